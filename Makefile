@@ -1,0 +1,64 @@
+# narrun_async: every target sets itself up (a virtual environment in .venv with the pinned packages).
+# make reports every failing command as its own exit status 2; where the exit code matters,
+# call `.venv/bin/narrun` or `bin/run-production`, which keep it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN_ENV  := $(VENV)/.installed
+DEV_ENV  := $(VENV)/.installed-dev
+UNSET_PYTHON := env -u PYTHONPATH -u PYTHONHOME
+
+CONFIG ?=
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run resume test test-crash check lint types layers format bench lock clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(RUN_ENV): requirements.lock pyproject.toml
+	$(UNSET_PYTHON) $(PYTHON) bin/check-python
+	$(UNSET_PYTHON) $(PYTHON) -m venv $(VENV)
+	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_ENV): requirements-dev.lock $(RUN_ENV)
+	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: $(RUN_ENV) ## run an experiment (CONFIG=file.yaml, ARGS="--concurrency 16"; default: the simulated smoke run)
+	@$(BIN)/python -m narrun_async run $(CONFIG) $(ARGS)
+
+resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest> make resume
+	@RESUME=1 $(BIN)/python -m narrun_async run $(CONFIG) $(ARGS)
+
+test: $(DEV_ENV) ## run the test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types layers test ## everything that CI runs
+
+lint: $(DEV_ENV) ## ruff: lint and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(DEV_ENV) ## mypy --strict
+	@$(BIN)/mypy
+
+layers: $(DEV_ENV) ## import-linter: the rooms of the house
+	@$(BIN)/lint-imports --no-cache
+
+format: $(DEV_ENV) ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(DEV_ENV) ## measure the worker against a simulated endpoint (bench/README.md)
+	@$(BIN)/python -m bench.run $(ARGS)
+
+lock: ## pin the dependencies again (needs uv on the PATH)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --extra build --group dev pyproject.toml -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --extra build -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+clean: ## remove the virtual environment and caches (never databases, logs or exports)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
