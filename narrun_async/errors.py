@@ -85,8 +85,10 @@ class StorageError(NarrunError):
 
     exit_code = ExitCode.STORAGE
 
-    def __init__(self, problem: str, *, path: Path | None = None, advice: str = "") -> None:
+    def __init__(self, problem: str, *, path: Path | None = None, advice: str = "", may_pass: bool = False) -> None:
         self.path = path
+        #: worth trying again by itself: a full disk may be freed
+        self.may_pass = may_pass
         super().__init__(f"{path}: {problem}" if path else problem, advice=advice)
 
 

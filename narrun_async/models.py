@@ -81,6 +81,8 @@ class IngestReport:
     source: DataSource
     #: False when the file, or all of its rows, were in the database already
     loaded: bool
+    #: the file is gone; the database has its narratives
+    is_missing: bool = False
     summary: SourceSummary = SourceSummary()
     n_cme: int = 0
     n_le: int = 0
@@ -140,6 +142,108 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewExperiment:
+    """An experiment to create; the fields are the columns of its row."""
+
+    experiment_id: ExperimentId
+    experiment_name: str
+    model_name: str
+    model_provider: str
+    temperature: float
+    system_prompt: str | None = field(repr=False)
+    user_template: str = field(repr=False)
+    prompt_version: str | None
+    prompt_author: str | None
+    run_seed: int | None
+    data_file: str
+    data_checksum: str
+    cohort_last_narrative_id: NarrativeId
+    n_narratives_total: int
+    api_url: str | None
+    log_dir: str
+    notes: str | None
+    config_json: str = field(repr=False)
+    config_sha256: str
+    config_file: str | None
+    os_info: str
+    hostname: str
+    narrun_version: str
+    python_version: str
+    #: local `YYYY-MM-DD HH:MM:SS`
+    created_at: str
+
+
+class RunMode(StrEnum):
+    """Why a run was started."""
+
+    NEW = "new"
+    RESUME = "resume"
+    RETRY_ERRORS = "retry-errors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """A process life that begins; the fields are columns of `runs`."""
+
+    experiment_id: ExperimentId
+    mode: RunMode
+    selection: Selection
+    host: str
+    pid: int
+    narrun_version: str
+    concurrency: int
+    api_url: str
+    api_url_overridden: bool
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a process life ended."""
+
+    status: ExperimentStatus
+    ended_at: datetime
+    runtime_s: float
+    exit_code: int
+    #: one sentence
+    ended_why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One row of `runs`, for people."""
+
+    run_id: RunId
+    mode: str
+    selection: str
+    concurrency: int | None
+    #: UTC, ISO 8601
+    started_at: str
+    ended_at: str | None
+    runtime_s: float
+    n_saved: int
+    exit_code: int | None
+    ended_why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressMark:
+    """What the writer notes beside each batch for whoever watches the database."""
+
+    runtime_s: float
+    #: local `YYYY-MM-DD HH:MM:SS`; None while there is no rate yet
+    estimated_completion_time: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageCursor:
+    """Where a sweep over the cohort stands: the last narrative seen and its rank."""
+
+    narrative_id: NarrativeId = NarrativeId(0)
+    row_num: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultCounts:
     """Rows of an experiment, counted."""
 
@@ -168,6 +272,8 @@ class WorkItem:
     text_sha256: str | None
     manual_flag_ind: int | None
     manual_flag: int | None
+    #: an error row of this narrative exists and is to be replaced
+    replaces_error: bool = False
 
 
 class ErrorCategory(StrEnum):
@@ -226,6 +332,8 @@ class Envelope:
     #: the model that says it answered
     model: str | None = None
     system_fingerprint: str | None = None
+    #: the message held something that is no text: tool calls, images, parts of an unknown kind
+    carries_non_text: bool = False
     usage: Usage = NO_USAGE
 
 

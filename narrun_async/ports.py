@@ -6,24 +6,33 @@ sees no more of it than it uses; one adapter implements all parts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Literal, Protocol
 
+from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
+    Cohort,
     DataSource,
     Experiment,
     ExperimentId,
     IngestReport,
-    NarrativeId,
+    NewExperiment,
+    PageCursor,
+    ProgressMark,
     RawReply,
     ResultCounts,
+    RunEnd,
     RunId,
+    RunRecord,
+    RunStart,
     Selection,
     SourceNarrative,
     SourceSummary,
     WorkItem,
     WriterMessage,
 )
+
+ConflictRule = Literal["error", "first"]
 
 
 class NarrativeSource(Protocol):
@@ -63,17 +72,107 @@ class ChatProvider(Protocol):
         """Close every connection."""
 
 
-class RemainingReader(Protocol):
+class SourceStore(Protocol):
+    """What ingest needs."""
+
+    async def find_source(self, *, checksums: Sequence[str]) -> DataSource | None:
+        """The data source with one of these checksums (a legacy file is known by its MD5)."""
+
+    async def find_source_by_path(self, path: str) -> DataSource | None:
+        """The newest data source that was loaded from this path."""
+
+    async def list_sources(self) -> Sequence[DataSource]:
+        """Every data source, oldest first."""
+
+    async def add_source(self, source: NarrativeSource, *, on_conflict: ConflictRule) -> IngestReport:
+        """Read the file and store its narratives in one transaction: all of them or none.
+
+        :raises BadInputError: duplicates with different text, or keys that the database holds already
+        """
+
+    async def load_cohort(self, checksum: str, *, max_narratives: int | None) -> Cohort:
+        """The first `max_narratives` narratives of a data source, or all of them."""
+
+
+class ExperimentStore(Protocol):
+    """What creating, resuming, finishing and showing experiments needs."""
+
+    async def create_experiment(self, new: NewExperiment) -> None:
+        """Store a new experiment with status `running` and empty counters."""
+
+    async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
+        """:raises UnknownExperimentError: there is none with exactly this id"""
+
+    async def list_experiments(self) -> Sequence[Experiment]:
+        """Every experiment, newest first."""
+
+    async def begin_run(self, start: RunStart) -> RunId:
+        """Record a process life and set its experiment to `running`, in one transaction."""
+
+    async def end_run(self, experiment_id: ExperimentId, run_id: RunId, end: RunEnd) -> None:
+        """Record how a process life ended, the experiment's status and its total runtime. Safe to repeat."""
+
+    async def list_runs(self, experiment_id: ExperimentId) -> Sequence[RunRecord]:
+        """Every process life of an experiment, oldest first."""
+
+    async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
+        """Set columns that are derived from rows. Safe to repeat."""
+
+
+class RemainingStore(Protocol):
     """What the planner needs."""
 
     async def load_page(
         self, experiment: Experiment, selection: Selection, *, run_id: RunId, after: PageCursor, limit: int
     ) -> Sequence[WorkItem]:
-        """The next items of the remaining set, in `narrative_id` order; empty at the end."""
+        """The next items of the remaining set in narrative order; empty at the end.
+
+        Error rows that this run itself wrote are not met again.
+        """
+
+    async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
+        """The size of the remaining set."""
 
 
-class OutcomeWriter(Protocol):
+class OutcomeStore(Protocol):
     """What the writer needs."""
 
-    async def write_batch(self, run_id: RunId, messages: Sequence[WriterMessage], progress: Mapping[str, object]) -> None:
-        """Store a batch in one transaction; when it returns, the batch is on disk."""
+    async def write_batch(
+        self, experiment_id: ExperimentId, run_id: RunId, messages: Sequence[WriterMessage], mark: ProgressMark
+    ) -> None:
+        """Store a batch in one transaction; when this returns, the batch is on disk.
+
+        Repeating a batch changes nothing, and a success is never overwritten.
+
+        :raises StorageError: nothing of the batch was stored
+        :raises LockHeldError: likewise, because another process writes; may be tried again
+        """
+
+
+class ResultStore(Protocol):
+    """What the finalizer, exports and displays need."""
+
+    async def count_results(self, experiment: Experiment) -> ResultCounts:
+        """Rows of the experiment, by kind."""
+
+    async def count_confusion(self, experiment_id: ExperimentId) -> ConfusionCounts:
+        """Detections against manual flags, over labelled rows without an error."""
+
+    async def count_detected(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        """Rows detected and not detected, labelled or not."""
+
+    async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
+        """Error rows by category, most frequent first."""
+
+    async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        """Prompt and completion tokens of all calls, failed ones included."""
+
+    def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
+        """Result rows in cohort order, as column → value."""
+
+
+class Store(SourceStore, ExperimentStore, RemainingStore, OutcomeStore, ResultStore, Protocol):
+    """All parts together, over one database."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""

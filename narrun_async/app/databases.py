@@ -1,0 +1,68 @@
+"""Opens the database for reading, or for writing under its lock, and the files that are read into it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from narrun_async.config import DataSection
+from narrun_async.models import IngestReport
+from narrun_async.operations.ingesting import SourceFile, ingest
+from narrun_async.sources import file_checksum, file_md5, open_source
+from narrun_async.stores import DatabaseLock, SqliteStore, open_sqlite_reader, open_sqlite_writer
+
+
+@asynccontextmanager
+async def writing(path: Path, *, purpose: str) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
+    """The database, ours alone until the end.
+
+    :raises LockHeldError: another process works on it
+    :raises StorageError: it cannot be used; it is left as it was
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with DatabaseLock(path, purpose=purpose) as lock:
+        store = await open_sqlite_writer(path)
+        try:
+            yield store, lock
+        finally:
+            await store.aclose()
+
+
+@asynccontextmanager
+async def reading(path: Path) -> AsyncIterator[SqliteStore]:
+    """The database beside whoever writes.
+
+    :raises StorageError: it is missing or cannot be read
+    """
+    store = await open_sqlite_reader(path)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def source_file(data: DataSection) -> SourceFile:
+    """The file that a configuration names, not opened yet."""
+    path = Path(data.file)
+    return SourceFile(
+        path=path,
+        checksums=lambda: (file_checksum(path), file_md5(path)),
+        open=lambda: open_source(path, sheet=data.sheet, skip_blank_ids=data.skip_blank_ids),
+        on_conflict=data.on_conflict,
+    )
+
+
+async def ingest_file(database: Path, data: DataSection) -> IngestReport:
+    """`narrun ingest`."""
+    async with writing(database, purpose=f"ingest {data.file}") as (store, _):
+        return await ingest(store, source_file(data))
+
+
+async def migrate_database(path: Path) -> Path | None:
+    """`narrun migrate`: opening for writing is all it takes.
+
+    :returns: the backup, or None when the schema was up to date
+    """
+    async with writing(path, purpose="migrate") as (store, _):
+        return store.backup

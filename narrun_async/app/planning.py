@@ -1,0 +1,191 @@
+"""Works out what a run is going to do, before anything is sent: which experiment, which settings, which narratives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from narrun_async.app.databases import source_file
+from narrun_async.config import (
+    Difference,
+    ExperimentConfig,
+    OperationalSettings,
+    config_from_snapshot,
+    notices,
+    parse_config,
+)
+from narrun_async.errors import NarrunError, UsageError
+from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection
+from narrun_async.operations.experiments import (
+    LATEST,
+    create_experiment,
+    find_experiment,
+    is_incomplete,
+    list_drift,
+    list_incomplete,
+    require_snapshot,
+)
+from narrun_async.operations.ingesting import ingest
+from narrun_async.ports import Store
+from narrun_async.sources.yaml_file import load_yaml, text_reader
+
+DEFAULT_DATABASE = Path("data/experiments.db")
+SMOKE_CONFIG = Path("configs/exp_101_smoke.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a person asked for, by flags and environment; None where they said nothing."""
+
+    config_file: Path | None = None
+    #: the file comes from the smoke default, so a resume must not compare with it
+    config_is_default: bool = False
+    database: Path | None = None
+    resume: bool | None = None
+    experiment_id: str | None = None
+    retry_errors_only: bool | None = None
+    #: retry error rows beside working on what is missing
+    retry_errors: bool = False
+    api_url: str | None = None
+    #: dotted key of `run` → value, such as `run.concurrency`
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    log_root: Path = Path("logs")
+    export_root: Path = Path("exports")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What is going to happen."""
+
+    experiment: Experiment
+    config: ExperimentConfig
+    mode: RunMode
+    selection: Selection
+    counts: ResultCounts
+    n_remaining: int
+    #: None on a resume, which reads no file
+    ingest_report: IngestReport | None = None
+    #: what the YAML of today says differently; the stored configuration stays in force
+    drift: Sequence[Difference] = ()
+    notices: Sequence[str] = ()
+
+
+def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[str, object]) -> ExperimentConfig:
+    """:raises ConfigurationError: the file is missing or wrong"""
+    return parse_config(
+        load_yaml(path),
+        read_text=text_reader(path.parent),
+        origin=str(path),
+        environment=environment,
+        overrides=overrides,
+    )
+
+
+def chosen_database(request: RunRequest, config: ExperimentConfig | None, environment: Mapping[str, str]) -> Path:
+    """Flag > EXPERIMENTS_DB > YAML > default."""
+    if request.database is not None:
+        return request.database
+    if environment.get("EXPERIMENTS_DB"):
+        return Path(environment["EXPERIMENTS_DB"])
+    return Path(config.operational.database) if config else DEFAULT_DATABASE
+
+
+def chosen_selection(request: RunRequest, operational: OperationalSettings, *, resume: bool) -> Selection:
+    """:raises UsageError: error rows are to be retried, but of which experiment?"""
+    only = operational.retry_errors_only if request.retry_errors_only is None else request.retry_errors_only
+    if only and request.retry_errors:
+        raise UsageError("--retry-errors-only and --retry-errors contradict each other")
+    if (only or request.retry_errors) and not resume:
+        raise UsageError(
+            "retrying error rows needs an experiment that has some",
+            advice="add RESUME=1 EXPERIMENT_ID=<id> (or --resume --experiment-id <id>)",
+        )
+    if only:
+        return Selection.ERRORS
+    return Selection.MISSING_AND_ERRORS if request.retry_errors else Selection.MISSING
+
+
+async def plan_new(store: Store, request: RunRequest, config: ExperimentConfig, warnings: Sequence[str]) -> RunPlan:
+    """Ingest the data source if it is new, and create the experiment."""
+    report = await ingest(store, source_file(config.data))
+    experiment = await create_experiment(
+        store, config, report.source, config_file=request.config_file, log_root=request.log_root
+    )
+    return RunPlan(
+        experiment=experiment,
+        config=config,
+        mode=RunMode.NEW,
+        selection=Selection.MISSING,
+        counts=await store.count_results(experiment),
+        n_remaining=experiment.cohort.n_narratives,
+        ingest_report=report,
+        notices=warnings,
+    )
+
+
+async def plan_resume(
+    store: Store, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
+) -> RunPlan:
+    """Take up an experiment with its stored configuration, whatever the YAML says today.
+
+    :param given: the configuration file that was named, if one was
+    :raises UsageError: no id, or one that leads nowhere
+    """
+    if "run.max_narratives" in request.overrides:
+        raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
+    wanted = request.experiment_id or (given.operational.experiment_id if given else None)
+    if wanted is None:
+        raise UsageError("RESUME needs an experiment id", advice=await _advise_ids(store))
+    # `latest` beside a configuration means the latest of that name; an id needs no help
+    name = given.experiment.name if given is not None and wanted == LATEST else None
+    experiment = await find_experiment(store, wanted, name=name)
+    current = given
+    warnings: Sequence[str] = ()
+    if current is None:
+        current, warnings = _recorded_config(experiment, environment, request.overrides)
+    operational = _operational(current, request.overrides)
+    selection = chosen_selection(request, operational, resume=True)
+    config = config_from_snapshot(require_snapshot(experiment), operational=operational)
+    return RunPlan(
+        experiment=experiment,
+        config=config,
+        mode=RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS,
+        selection=selection,
+        counts=await store.count_results(experiment),
+        n_remaining=await store.count_remaining(experiment, selection),
+        drift=list_drift(experiment, current),
+        notices=(*warnings, *(notices(current, environment) if current else ())),
+    )
+
+
+async def _advise_ids(store: Store) -> str:
+    listed = [f"{one.experiment_id} ({one.name}, {one.status})" for one in await list_incomplete(store)]
+    if not listed:
+        return "no experiment in this database is incomplete"
+    return "set EXPERIMENT_ID to one of: " + "; ".join(listed)
+
+
+def _recorded_config(
+    experiment: Experiment, environment: Mapping[str, str], overrides: Mapping[str, object]
+) -> tuple[ExperimentConfig | None, Sequence[str]]:
+    """The file that the experiment was created from, as it is today; only to compare, so it may be gone or broken."""
+    recorded = experiment.columns.get("config_file")
+    if not isinstance(recorded, str) or not Path(recorded).is_file():
+        return None, ()
+    try:
+        return load_config(Path(recorded), environment, overrides), ()
+    except NarrunError as error:
+        return None, [f"the configuration file has changed and cannot be compared: {error}"]
+
+
+def _operational(current: ExperimentConfig | None, overrides: Mapping[str, object]) -> OperationalSettings:
+    """Settings that may change from run to run: flags over the YAML of today over defaults."""
+    if current is not None:
+        return current.operational  # the overrides went into it when it was parsed
+    return OperationalSettings.model_validate({key.removeprefix("run."): value for key, value in overrides.items()})
+
+
+def is_nothing_to_do(plan: RunPlan) -> bool:
+    """Everything that was asked for is there, and the experiment says so."""
+    return plan.n_remaining == 0 and not is_incomplete(plan.experiment)

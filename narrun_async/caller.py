@@ -1,0 +1,316 @@
+"""Takes one work item to its outcome: the request, the one retry loop of the program, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from narrun_async.clock import utc_now
+from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
+from narrun_async.limits import EndpointLimits, Probe
+from narrun_async.models import (
+    Attempt,
+    Envelope,
+    ErrorCategory,
+    Failure,
+    Outcome,
+    RawReply,
+    Verdict,
+    WorkItem,
+)
+from narrun_async.parsing import parse_answer, parse_envelope, stored_raw
+from narrun_async.ports import ChatProvider
+from narrun_async.progress import Progress
+from narrun_async.prompting import RequestTemplate
+from narrun_async.retrying import (
+    CallError,
+    CallFailure,
+    FailureClass,
+    RetryPolicy,
+    judge_answer,
+    judge_call_error,
+    judge_reply,
+    timeout_failure,
+)
+
+#: an attempt of ours to see whether the endpoint is well is given up after this long, however long answers may take
+PROBE_DEADLINE_S = 30.0
+
+#: failures that decide a narrative without another attempt
+_DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSpec:
+    """What a call is made of; plain and picklable, so that a caller can be built in any process."""
+
+    template: RequestTemplate = field(repr=False)
+    retry: RetryPolicy
+    attempt_deadline_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """One item under way in one pass."""
+
+    item: WorkItem
+    is_last_pass: bool
+    #: failed attempts that count against the item in this pass
+    charged: int = 0
+    #: failed in flight while the breaker opened; goes alone next time
+    is_suspect: bool = False
+
+
+class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop turns on, not an error
+    """One attempt of a flight did not decide it."""
+
+    def __init__(
+        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, was_alone: bool
+    ) -> None:
+        super().__init__(failure.category)
+        self.failure = failure
+        #: UTC
+        self.started_at = started_at
+        #: monotonic seconds
+        self.started = started
+        self.duration_s = duration_s
+        #: no other call was on the wire when this one began
+        self.was_alone = was_alone
+
+
+class Caller:
+    """Calls one endpoint for one item at a time; safe to use by many workers at once.
+
+    :param record: stores an attempt that decided nothing
+    :param sleep: seconds; may raise `RunStopping`
+    """
+
+    def __init__(
+        self,
+        spec: CallSpec,
+        provider: ChatProvider,
+        limits: EndpointLimits,
+        progress: Progress,
+        *,
+        record: Callable[[Attempt], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._spec = spec
+        self._provider = provider
+        self._limits = limits
+        self._progress = progress
+        self._record = record
+        self._sleep = sleep
+        self._rng = rng
+
+    async def attempt(self, flight: Flight) -> Outcome:
+        """One physical call, made while the worker holds a slot.
+
+        :raises AttemptFailed: it decided nothing; `retry` is next
+        :raises FatalEndpointError: the endpoint refuses the configuration
+        """
+        item = flight.item
+        if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
+            return _source_changed(item)
+        started_at, started = utc_now(), time.monotonic()
+        self._progress.in_flight += 1
+        was_alone = self._progress.in_flight == 1
+        try:
+            judged = await self._send(self._spec.template.body_for(item.narrative_text))
+        finally:
+            self._progress.in_flight -= 1
+        duration_s = time.monotonic() - started
+        if isinstance(judged, CallFailure):
+            if judged.failure_class is FailureClass.FATAL:
+                raise FatalEndpointError(judged.message)
+            if judged.failure_class not in _DECIDING:
+                raise AttemptFailed(
+                    judged, started_at=started_at, started=started, duration_s=duration_s, was_alone=was_alone
+                )
+        self._limits.record_success()
+        self._release_suspect(flight)
+        return _outcome(item, judged, started_at=started_at, duration_s=duration_s)
+
+    async def retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
+        """The retry loop, entered only after a first failure; each further attempt takes its own slot, before new work.
+
+        :returns: the outcome, or None when the item is left for the next pass
+        :raises FatalEndpointError: the endpoint refuses the configuration
+        :raises WaitedTooLongError: it stayed unwell for longer than `--max-wait`
+        :raises RunStopping: the run stops; nothing of this item is stored
+        """
+        pending: AttemptFailed | None = first
+        while True:
+            try:
+                return await self._retry_in_pass(flight, pending)
+            except AttemptFailed as last:
+                self._release_suspect(flight)
+                if not flight.is_last_pass:
+                    return None
+                if await self._limits.breaker.confirm() is None:
+                    return _exhausted(flight.item, last.failure)
+            # The endpoint is unwell, so those failures say nothing about the narrative: begin again behind the breaker.
+            flight.charged, pending = 0, None
+
+    async def _retry_in_pass(self, flight: Flight, pending: AttemptFailed | None) -> Outcome:
+        """Up to the allowed number of charged attempts; a failure that is known already enters the loop as the first.
+
+        :raises AttemptFailed: the last one
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(AttemptFailed),
+            stop=lambda _: flight.charged >= self._spec.retry.attempts,
+            wait=lambda state: self._backoff_s(flight, state),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                try:
+                    if pending is not None:
+                        failed, pending = pending, None
+                        raise failed
+                    return await self._attempt_in_slot(flight)
+                except AttemptFailed as failed:
+                    await self._settle(flight, failed)
+                    raise
+        raise AssertionError("the retry loop neither returned nor raised")
+
+    async def _attempt_in_slot(self, flight: Flight) -> Outcome:
+        while True:
+            await self._limits.wait_open()
+            async with self._limits.slots.retry:
+                if self._limits.is_open_for_calls:
+                    return await self.attempt(flight)
+
+    async def _settle(self, flight: Flight, failed: AttemptFailed) -> None:
+        """Decide who pays for a failed attempt, and put it into the ledger."""
+        self._release_suspect(flight)
+        charged = False
+        try:
+            charged, flight.is_suspect = await self._limits.charge(
+                failed.failure, call_started=failed.started, was_alone=failed.was_alone
+            )
+        except (NarrunError, RunStopping):
+            await self._record(_failed_attempt(flight.item, failed, charged=False))
+            raise
+        flight.charged += charged
+        await self._record(_failed_attempt(flight.item, failed, charged=charged))
+
+    def _release_suspect(self, flight: Flight) -> None:
+        if flight.is_suspect:
+            flight.is_suspect = False
+            self._limits.breaker.release_suspect()
+
+    def _backoff_s(self, flight: Flight, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = error.failure.retry_after_s if isinstance(error, AttemptFailed) else None
+        if not flight.charged:
+            return 0.0  # the gate and the breaker did the waiting
+        return max(self._spec.retry.backoff_s(flight.charged, self._rng), min(asked_s or 0.0, self._spec.retry.cap_s))
+
+    async def _send(self, body: bytes) -> tuple[RawReply, Envelope] | CallFailure:
+        deadline_s = self._spec.attempt_deadline_s
+        reply = await _reply_within(self._provider, body, deadline_s)
+        if isinstance(reply, CallFailure):
+            return reply
+        envelope = parse_envelope(reply.body)
+        if isinstance(envelope, Failure):
+            return judge_answer(envelope)
+        return reply, envelope
+
+
+async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) -> RawReply | CallFailure:
+    # asyncio.timeout costs 5 µs a call, anyio.fail_after 12
+    try:
+        async with asyncio.timeout(deadline_s):
+            reply = await provider.complete(body)
+    except TimeoutError:
+        return timeout_failure(deadline_s)
+    except CallError as error:
+        return judge_call_error(error)
+    return judge_reply(reply, now=None) or reply
+
+
+def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s: float) -> Probe:
+    """The health check: a fixed completion of one token, never a narrative."""
+    body = template.probe_body()
+
+    async def probe() -> CallFailure | None:
+        reply = await _reply_within(provider, body, min(deadline_s, PROBE_DEADLINE_S))
+        return reply if isinstance(reply, CallFailure) else None
+
+    return probe
+
+
+def internal_failure(item: WorkItem, error: Exception) -> Outcome:
+    """An error row for a defect of ours that one narrative brought to light; only the type is told, never the text."""
+    message = f"defect in narrun: {type(error).__name__}"
+    return Outcome(item=item, verdict=Failure(category=ErrorCategory.INTERNAL, message=message), attempt=None)
+
+
+def _outcome(
+    item: WorkItem, judged: tuple[RawReply, Envelope] | CallFailure, *, started_at: datetime, duration_s: float
+) -> Outcome:
+    """The row of a call that decided its narrative, by an answer or by a lasting refusal."""
+    verdict: Verdict
+    if isinstance(judged, CallFailure):
+        envelope, raw_response, http_status = Envelope(), None, judged.http_status
+        verdict = Failure(category=judged.category, message=judged.message)
+    else:
+        reply, envelope = judged
+        raw_response, http_status, verdict = stored_raw(reply.body), reply.status, parse_answer(envelope)
+    failure = verdict if isinstance(verdict, Failure) else None
+    return Outcome(
+        item=item,
+        verdict=verdict,
+        envelope=envelope,
+        raw_response=raw_response,
+        attempt=Attempt(
+            narrative_id=item.narrative_id,
+            started_at=started_at,
+            duration_s=duration_s,
+            error_category=failure.category if failure else None,
+            error_message=failure.message if failure else None,
+            http_status=http_status,
+            charged=True,
+            usage=envelope.usage,
+        ),
+    )
+
+
+def _failed_attempt(item: WorkItem, failed: AttemptFailed, *, charged: bool) -> Attempt:
+    return Attempt(
+        narrative_id=item.narrative_id,
+        started_at=failed.started_at,
+        duration_s=failed.duration_s,
+        error_category=failed.failure.category,
+        error_message=failed.failure.message,
+        http_status=failed.failure.http_status,
+        charged=charged,
+    )
+
+
+def _exhausted(item: WorkItem, last: CallFailure) -> Outcome:
+    message = f"gave up after every pass; last: {last.message}"
+    return Outcome(
+        item=item, verdict=Failure(category=ErrorCategory.TRANSIENT_EXHAUSTED, message=message), attempt=None
+    )
+
+
+def _source_changed(item: WorkItem) -> Outcome:
+    message = "the stored text no longer has the hash it was ingested with"
+    return Outcome(item=item, verdict=Failure(category=ErrorCategory.SOURCE_CHANGED, message=message), attempt=None)
+
+
+def _text_sha256(text: str) -> str:
+    # 2 µs for 1,500 characters
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,83 @@
+"""`narrun ingest`, `narrun migrate` and `narrun synth`: workbooks and databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from narrun_async.app.planning import DEFAULT_DATABASE
+from narrun_async.cli.environment import read_text
+
+Database = Annotated[
+    Path | None,
+    typer.Option("--db", help="Database file. [EXPERIMENTS_DB; default: data/experiments.db]", show_default=False),
+]
+
+
+def chosen_database(database: Path | None) -> Path:
+    """Flag > EXPERIMENTS_DB > default."""
+    return database or Path(read_text("EXPERIMENTS_DB") or DEFAULT_DATABASE)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(ingest)
+    app.command()(migrate)
+    app.command()(synth)
+
+
+def ingest(
+    workbook: Annotated[Path, typer.Argument(help="An .xlsx workbook or a CSV table.", show_default=False)],
+    database: Database = None,
+    sheet: Annotated[str | None, typer.Option(help="The worksheet, where several fit.", show_default=False)] = None,
+    on_conflict: Annotated[
+        str, typer.Option("--on-conflict", help="error, or first: which of two different texts of one narrative.")
+    ] = "error",
+    skip_blank_ids: Annotated[
+        bool, typer.Option("--skip-blank-ids", help="Drop rows that have a text and no id, and count them.")
+    ] = False,
+) -> None:
+    """Load the narratives of a workbook into the database, all of them or none. A known file is a no-op."""
+    import anyio
+
+    from narrun_async.app.databases import ingest_file
+    from narrun_async.config import DataSection
+    from narrun_async.errors import UsageError
+    from narrun_async.reporting.ingest_lines import ingest_lines
+
+    if on_conflict not in ("error", "first"):
+        raise UsageError("--on-conflict must be error or first")
+    section = DataSection.model_validate(
+        {"file": str(workbook), "sheet": sheet, "on_conflict": on_conflict, "skip_blank_ids": skip_blank_ids}
+    )
+    for line in ingest_lines(anyio.run(ingest_file, chosen_database(database), section)):
+        typer.echo(line)
+
+
+def migrate(database: Database = None) -> None:
+    """Bring a database to this version's schema, after a backup; safe to repeat."""
+    import anyio
+
+    from narrun_async.app.databases import migrate_database
+    from narrun_async.errors import StorageError
+
+    path = chosen_database(database)
+    if not path.exists():
+        raise StorageError("there is no database here", path=path, advice="name one with --db")
+    backup = anyio.run(migrate_database, path)
+    typer.echo(f"{path}: up to date" + (f"; the file as it was: {backup}" if backup else ", nothing to change"))
+
+
+def synth(
+    output: Annotated[Path, typer.Argument(help="The workbook to write.", show_default=False)],
+    cases: Annotated[int, typer.Option("--cases", min=1, help="Rows, each with two narratives.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same workbook.")] = 0,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Leave the manual flags out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a workbook of synthetic narratives, made up sentence by sentence; no real case is in it."""
+    from narrun_async.app.synthesis import write_synthetic_workbook
+
+    for line in write_synthetic_workbook(output, n_cases=cases, seed=seed, labelled=not unlabelled, overwrite=force):
+        typer.echo(line)

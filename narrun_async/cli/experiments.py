@@ -1,0 +1,1 @@
+"""`narrun list`, `show`, `status` and `export`."""

@@ -1,0 +1,178 @@
+"""`narrun run` and `narrun resume`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
+from narrun_async.cli.environment import read_switch, read_text
+
+Database = Annotated[
+    Path | None,
+    typer.Option("--db", help="Database file. [EXPERIMENTS_DB; default: data/experiments.db]", show_default=False),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", "-c", min=1, help="Calls in flight at most. [default: 8]", show_default=False),
+]
+RetryErrorsOnly = Annotated[
+    bool | None,
+    typer.Option(
+        "--retry-errors-only/--no-retry-errors-only",
+        help="Work on error rows and nothing else. [RETRY_ERRORS_ONLY]",
+        show_default=False,
+    ),
+]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Work on error rows, too.")]
+ApiUrl = Annotated[
+    str | None, typer.Option("--api-url", help="Use this endpoint instead; recorded with the run.", show_default=False)
+]
+MaxWait = Annotated[
+    float | None,
+    typer.Option("--max-wait", min=0, help="Seconds to wait for a sick endpoint. [default: 3600]", show_default=False),
+]
+AttemptDeadline = Annotated[
+    float | None,
+    typer.Option("--attempt-deadline", help="Seconds that one call may take. [default: 120]", show_default=False),
+]
+MaxConsecutiveErrors = Annotated[
+    int | None,
+    typer.Option(
+        "--max-consecutive-errors",
+        min=1,
+        help="Identical errors in a row that stop the run. [default: 50]",
+        show_default=False,
+    ),
+]
+LogDir = Annotated[Path, typer.Option("--log-dir", help="Where experiments/<id>/ with the log files is made.")]
+ExportDir = Annotated[Path, typer.Option("--export-dir", help="Where exports go.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+    app.command()(resume)
+
+
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Configuration. [NARRUN_CONFIG; default: configs/exp_101_smoke.yaml]", show_default=False),
+    ] = None,
+    database: Database = None,
+    concurrency: Concurrency = None,
+    max_narratives: Annotated[
+        int | None,
+        typer.Option("--max-narratives", min=1, help="Size of a new experiment's cohort.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--no-resume", help="Go on with an experiment. [RESUME]", show_default=False)
+    ] = None,
+    experiment_id: Annotated[
+        str | None,
+        typer.Option(
+            "--experiment-id", help="Which one: its id, a prefix, or `latest`. [EXPERIMENT_ID]", show_default=False
+        ),
+    ] = None,
+    retry_errors_only: RetryErrorsOnly = None,
+    retry_errors: RetryErrors = False,
+    api_url: ApiUrl = None,
+    attempt_deadline: AttemptDeadline = None,
+    max_wait: MaxWait = None,
+    max_consecutive_errors: MaxConsecutiveErrors = None,
+    log_dir: LogDir = Path("logs"),
+    export_dir: ExportDir = Path("exports"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
+) -> None:
+    """Create an experiment and run it, or go on with one.
+
+    The results go to standard output, everything else to standard error. Exit codes: 0 completed, 1 completed with
+    error rows, 2 usage, 65 bad data, 74 storage, 75 try again later, 78 configuration, 130/143 stopped by a signal.
+    """
+    named = config or (Path(from_environment) if (from_environment := read_text("NARRUN_CONFIG")) else None)
+    request = RunRequest(
+        config_file=named or SMOKE_CONFIG,
+        config_is_default=named is None,
+        database=database,
+        resume=read_switch("RESUME") if resume is None else resume,
+        experiment_id=experiment_id or read_text("EXPERIMENT_ID"),
+        retry_errors_only=read_switch("RETRY_ERRORS_ONLY") if retry_errors_only is None else retry_errors_only,
+        retry_errors=retry_errors,
+        api_url=api_url,
+        overrides=_overrides(
+            concurrency=concurrency,
+            max_narratives=max_narratives,
+            attempt_deadline_s=attempt_deadline,
+            max_wait_s=max_wait,
+            max_consecutive_errors=max_consecutive_errors,
+        ),
+        log_root=log_dir,
+        export_root=export_dir,
+    )
+    _carry_out(request, dry_run=dry_run)
+
+
+def resume(
+    experiment_id: Annotated[
+        str, typer.Argument(help="Its id, a prefix, or `latest`, the newest incomplete one.")
+    ] = "latest",
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Compare with this configuration; the stored one is used.", show_default=False),
+    ] = None,
+    database: Database = None,
+    concurrency: Concurrency = None,
+    retry_errors_only: RetryErrorsOnly = None,
+    retry_errors: RetryErrors = False,
+    api_url: ApiUrl = None,
+    attempt_deadline: AttemptDeadline = None,
+    max_wait: MaxWait = None,
+    max_consecutive_errors: MaxConsecutiveErrors = None,
+    log_dir: LogDir = Path("logs"),
+    export_dir: ExportDir = Path("exports"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
+) -> None:
+    """Go on with an experiment: its stored configuration, its frozen cohort, what remains of it."""
+    request = RunRequest(
+        config_file=config,
+        config_is_default=config is None,
+        database=database,
+        resume=True,
+        experiment_id=experiment_id,
+        retry_errors_only=read_switch("RETRY_ERRORS_ONLY") if retry_errors_only is None else retry_errors_only,
+        retry_errors=retry_errors,
+        api_url=api_url,
+        overrides=_overrides(
+            concurrency=concurrency,
+            attempt_deadline_s=attempt_deadline,
+            max_wait_s=max_wait,
+            max_consecutive_errors=max_consecutive_errors,
+        ),
+        log_root=log_dir,
+        export_root=export_dir,
+    )
+    _carry_out(request, dry_run=dry_run)
+
+
+def _overrides(**flags: object) -> dict[str, object]:
+    return {f"run.{name}": value for name, value in flags.items() if value is not None}
+
+
+def _carry_out(request: RunRequest, *, dry_run: bool) -> None:
+    import anyio
+
+    from narrun_async.app.running import preview_run, run_experiment
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    async def carry_out() -> int:
+        if dry_run:
+            return await preview_run(request, os.environ, tell=tell)
+        return await run_experiment(request, os.environ, tell=tell, say=typer.echo, interactive=sys.stderr.isatty())
+
+    raise typer.Exit(anyio.run(carry_out))

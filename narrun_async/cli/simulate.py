@@ -1,0 +1,73 @@
+"""`narrun simulate`: the simulated endpoint as a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(simulate)
+
+
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Mean time of an answer.")] = 200.0,
+    latency_spread: Annotated[float, typer.Option("--latency-spread", min=0, max=1, help="Its spread.")] = 0.2,
+    latency_model: Annotated[str, typer.Option("--latency-model", help="fixed, slots or batching.")] = "fixed",
+    slots: Annotated[int, typer.Option(min=1, help="Requests served at a time (slots model).")] = 4,
+    rate: Annotated[float | None, typer.Option(help="Requests per second; more get 429.", show_default=False)] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option("--fault", help="FAULT=SHARE, such as http_500=0.02; may be repeated.", show_default=False),
+    ] = None,
+    always: Annotated[
+        list[str] | None,
+        typer.Option("--always", help="TEXT=FAULT: texts that contain TEXT always meet it.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides answers, faults and latencies.")] = 0,
+    known_model: Annotated[
+        list[str] | None,
+        typer.Option("--known-model", help="Only these models exist; may be repeated.", show_default=False),
+    ] = None,
+    require_key: Annotated[
+        str | None, typer.Option("--require-key", help="The bearer key that is asked for.", show_default=False)
+    ] = None,
+    refuse_parameter: Annotated[
+        list[str] | None,
+        typer.Option("--refuse-parameter", help="Request parameters that get 400.", show_default=False),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Append every request body to this file (it holds prompts).", show_default=False),
+    ] = None,
+) -> None:
+    """Serve a simulated OpenAI-compatible endpoint until it is stopped; its answers mean nothing.
+
+    Its URL is the one line on standard output. SIGUSR1 takes it down, SIGUSR2 up again; GET /simulation/stats counts
+    calls, POST /simulation/behaviour changes how it behaves.
+    """
+    from narrun_async.app.simulating import serve_simulation
+
+    serve_simulation(
+        host=host,
+        port=port,
+        record=record,
+        on_ready=lambda url: typer.echo(url),
+        faults=fault or [],
+        always=always or [],
+        knobs={
+            "seed": seed,
+            "latency_model": latency_model,
+            "latency_ms": latency_ms,
+            "latency_spread": latency_spread,
+            "slots": slots,
+            "requests_per_s": rate,
+            "known_models": tuple(known_model or ()),
+            "auth_key": require_key,
+            "unsupported_parameters": tuple(refuse_parameter or ()),
+        },
+    )

@@ -1,0 +1,157 @@
+"""Owns the question whether the endpoint or the narrative is to blame, and stops all calls while it is the endpoint.
+
+The probe is the judge, and it is never a narrative. A failure is charged to its narrative when few failures came in a
+row, or when the endpoint answers a probe right after it. Otherwise the breaker is open: nothing is sent but probes,
+one at a time and ever further apart, and whoever failed meanwhile gets its attempt back. Afterwards those that failed
+while in flight go one by one; a failure of one that was alone is charged whatever the probe says, so a narrative that
+takes the endpoint down with it cannot keep the breaker open.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from narrun_async.errors import FatalEndpointError, RunStopping
+from narrun_async.limits.patience import Patience
+from narrun_async.limits.slots import Slots
+from narrun_async.retrying import CallFailure, FailureClass
+
+#: transient failures in a row, without a success, that open the breaker
+FAILURES_IN_A_ROW = 5
+#: the pause between two probes starts here, doubles, and is jittered by half
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+#: sends one probe; None means that the endpoint is well
+Probe = Callable[[], Awaitable[CallFailure | None]]
+
+
+class _Episode:
+    """One time of the breaker being open."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.stopped = False
+
+
+class CircuitBreaker:
+    """Charges failures to narratives or to the endpoint; see the module.
+
+    :param probe: one probe
+    :param slots: narrowed to one call at a time when the breaker opens
+    :param sleep: seconds; may raise `RunStopping`
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        slots: Slots,
+        patience: Patience,
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._probe = probe
+        self._slots = slots
+        self._patience = patience
+        self._sleep = sleep
+        self._rng = rng
+        self._episode: _Episode | None = None
+        self._failures_in_a_row = 0
+        self._recovering = False
+        #: items that failed in flight during an episode and have not been tried since
+        self._suspects = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._episode is not None
+
+    def record_success(self) -> None:
+        self._failures_in_a_row = 0
+        if self._slots.is_narrowed and not self._suspects:
+            self._slots.widen()
+        if self._recovering and not self._slots.is_narrowed:
+            self._recovering = False
+
+    def release_suspect(self) -> None:
+        """A suspect has been tried again, whatever came of it."""
+        self._suspects -= 1
+
+    async def wait_closed(self) -> None:
+        """:raises RunStopping: the run stops meanwhile"""
+        while (episode := self._episode) is not None:
+            await episode.over.wait()
+            if episode.stopped:
+                raise RunStopping
+
+    async def charge(self, failure: CallFailure, *, was_alone: bool) -> tuple[bool, bool]:
+        """Whose fault is it? Returns once the endpoint is well, or at once when there is no doubt about it.
+
+        :param was_alone: no other call was in flight, and the endpoint had answered a probe before
+        :returns: (the attempt counts against the narrative, the narrative is a suspect from now on)
+        :raises FatalEndpointError: a probe was refused for good
+        :raises WaitedTooLongError: the endpoint stayed unwell for longer than `--max-wait`
+        :raises RunStopping: the run stops meanwhile
+        """
+        reached_endpoint = failure.failure_class is not FailureClass.UNREACHABLE
+        if reached_endpoint and self._episode is None:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row < FAILURES_IN_A_ROW and not self._recovering:
+                return True, False
+        alone_in_recovery = reached_endpoint and self._recovering and was_alone and self._episode is None
+        well_at_once = await self._sit_out(failure)
+        if reached_endpoint:
+            self._suspects += 1
+        charged = reached_endpoint and (well_at_once or alone_in_recovery)
+        return charged, reached_endpoint
+
+    async def confirm(self) -> CallFailure | None:
+        """One probe, now: is the endpoint well?
+
+        :raises FatalEndpointError: the probe was refused for good
+        """
+        problem = await self._probe()
+        if problem is not None and problem.failure_class is FailureClass.FATAL:
+            raise FatalEndpointError(problem.message)
+        if problem is not None and problem.failure_class is FailureClass.PERMANENT:
+            return None  # it reads requests and answers them, if not this one
+        return problem
+
+    async def _sit_out(self, failure: CallFailure) -> bool:
+        """Wait until the endpoint is well; whoever comes first sends the probes.
+
+        :returns: whether we sent them and the very first one succeeded
+        """
+        if self._episode is not None:
+            await self.wait_closed()
+            return False
+        self._episode = episode = _Episode()
+        self._slots.narrow()
+        self._recovering = True
+        try:
+            return await self._probe_until_well(failure)
+        except BaseException:
+            episode.stopped = True
+            raise
+        finally:
+            self._episode = None
+            episode.over.set()
+
+    async def _probe_until_well(self, failure: CallFailure) -> bool:
+        pause_s = FIRST_PAUSE_S
+        probes = 0
+        problem: CallFailure | None = failure
+        while problem is not None:
+            if probes:
+                jittered_s = pause_s * self._rng.uniform(0.5, 1.0)
+                self._patience.spend(problem.message, coming_wait_s=jittered_s)
+                await self._sleep(jittered_s)
+                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+            else:
+                self._patience.spend(problem.message)
+            probes += 1
+            problem = await self.confirm()
+        return probes == 1

@@ -1,0 +1,127 @@
+"""Creates an experiment with its snapshot and frozen cohort, and finds the one that is to go on."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from narrun_async import __version__
+from narrun_async.clock import local_now
+from narrun_async.config import (
+    Difference,
+    ExperimentConfig,
+    diff_snapshots,
+    snapshot_json,
+    snapshot_sha256,
+)
+from narrun_async.errors import BadInputError, ConfigurationError, UnknownExperimentError, UsageError
+from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment
+from narrun_async.ports import ExperimentStore, Store
+
+LATEST = "latest"
+#: shorter prefixes are more likely a slip than a choice
+SHORTEST_PREFIX = 8
+_ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
+
+
+async def create_experiment(
+    store: Store, config: ExperimentConfig, source: DataSource, *, config_file: Path | None, log_root: Path
+) -> Experiment:
+    """Freeze a configuration and its cohort; the cohort's size is decided here and nowhere else.
+
+    :param log_root: the experiment's own log directory is made below it
+    :raises BadInputError: the data source holds no narratives
+    """
+    cohort = await store.load_cohort(source.checksum, max_narratives=config.run.max_narratives)
+    if not cohort.n_narratives:
+        raise BadInputError(f"{source.path}: the database holds no narratives of this file")
+    experiment_id = ExperimentId(str(uuid.uuid4()))
+    await store.create_experiment(
+        NewExperiment(
+            experiment_id=experiment_id,
+            experiment_name=config.experiment.name,
+            model_name=config.model.name,
+            model_provider=config.model.provider,
+            temperature=config.model.temperature,
+            system_prompt=config.prompt.system_prompt,
+            user_template=config.prompt.user_template,
+            prompt_version=config.prompt.version,
+            prompt_author=config.prompt.author or config.experiment.author,
+            run_seed=config.run.seed,
+            data_file=config.data.file,
+            data_checksum=source.checksum,
+            cohort_last_narrative_id=cohort.last_narrative_id,
+            n_narratives_total=cohort.n_narratives,
+            api_url=config.model.api_url or "simulated",
+            log_dir=str((log_root / "experiments" / experiment_id).absolute()),
+            notes=config.experiment.notes,
+            config_json=snapshot_json(config),
+            config_sha256=snapshot_sha256(config),
+            config_file=str(config_file.absolute()) if config_file else None,
+            os_info=platform.platform(),
+            hostname=socket.gethostname(),
+            narrun_version=__version__,
+            python_version=platform.python_version(),
+            created_at=local_now(),
+        )
+    )
+    return await store.load_experiment(experiment_id)
+
+
+def is_incomplete(experiment: Experiment) -> bool:
+    return experiment.status is not ExperimentStatus.COMPLETED
+
+
+async def find_experiment(store: ExperimentStore, wanted: str, *, name: str | None = None) -> Experiment:
+    """The experiment that an id, a unique prefix of one, or `latest` stands for.
+
+    `latest` is the newest experiment that is not complete.
+
+    :param name: consider only experiments of this name
+    :raises UsageError: that is no id
+    :raises UnknownExperimentError: none or several answer to it
+    """
+    experiments = [one for one in await store.list_experiments() if name is None or one.name == name]
+    if wanted == LATEST:
+        for experiment in experiments:
+            if is_incomplete(experiment):
+                return experiment
+        raise UsageError("there is no incomplete experiment" + (f" named {name!r}" if name else ""))
+    if not _ID_PREFIX.fullmatch(wanted) or len(wanted) < SHORTEST_PREFIX:
+        raise UsageError(
+            f"{wanted[:40]!r} is not an experiment id",
+            advice=f"give the id, at least its first {SHORTEST_PREFIX} characters, or `{LATEST}`",
+        )
+    found = [one for one in experiments if one.experiment_id.startswith(wanted)]
+    if len(found) != 1:
+        raise UnknownExperimentError(wanted, candidates=[one.experiment_id for one in found])
+    return found[0]
+
+
+async def list_incomplete(store: ExperimentStore) -> Sequence[Experiment]:
+    """Experiments that can be resumed, newest first."""
+    return [one for one in await store.list_experiments() if is_incomplete(one)]
+
+
+def require_snapshot(experiment: Experiment) -> str:
+    """The stored configuration.
+
+    :raises ConfigurationError: the experiment has none, or what is stored is not what was stored
+    """
+    if experiment.config_json is None:
+        raise ConfigurationError(
+            f"experiment {experiment.experiment_id} was created by the predecessor and has no stored configuration",
+            advice="it can be read, but not resumed by this version",
+        )
+    return experiment.config_json
+
+
+def list_drift(experiment: Experiment, current: ExperimentConfig | None) -> Sequence[Difference]:
+    """What a YAML of today says differently from the stored configuration, which stays in force."""
+    if current is None or experiment.config_json is None:
+        return ()
+    return diff_snapshots(experiment.config_json, snapshot_json(current))

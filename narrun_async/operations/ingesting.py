@@ -1,0 +1,50 @@
+"""Brings a workbook into the database once; afterwards it is never opened again, not even to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from narrun_async.errors import BadInputError
+from narrun_async.models import DataSource, IngestReport
+from narrun_async.ports import ConflictRule, NarrativeSource, SourceStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A workbook or table that may have to be read.
+
+    `checksums` reads the bytes only; `open` parses them, and is called only when the database does not hold them.
+    """
+
+    path: Path
+    #: SHA-256, then the MD5 under which the predecessor knew the same file
+    checksums: Callable[[], tuple[str, ...]]
+    open: Callable[[], NarrativeSource]
+    on_conflict: ConflictRule = "error"
+
+
+async def ingest(store: SourceStore, file: SourceFile) -> IngestReport:
+    """Store the narratives of a file, unless the database holds them. Safe to repeat.
+
+    A file that is gone but known by its path is not needed: the report says so in a warning.
+
+    :raises BadInputError: the file is missing and unknown, or cannot be taken as it is; nothing was stored
+    """
+    known = await find_known_source(store, file)
+    if known is not None:
+        return IngestReport(source=known, loaded=False, is_missing=not file.path.is_file())
+    if not file.path.is_file():
+        raise BadInputError(
+            f"{file.path}: there is no such file, and the database holds nothing that was loaded from it",
+            advice="check `data.file`; paths are relative to the directory the program is started in",
+        )
+    return await store.add_source(file.open(), on_conflict=file.on_conflict)
+
+
+async def find_known_source(store: SourceStore, file: SourceFile) -> DataSource | None:
+    """What the database holds of a file: by its bytes, or by its path where the file itself is gone."""
+    if not file.path.is_file():
+        return await store.find_source_by_path(str(file.path))
+    return await store.find_source(checksums=file.checksums())

@@ -1,0 +1,146 @@
+"""Owns the counts of a run in progress: done, rate, time left, errors, tokens, in flight. Shows nothing itself."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from narrun_async.clock import local_text, utc_now
+from narrun_async.models import Failure, Outcome, ProgressMark, WriterMessage
+
+#: the rate is that of the last so many seconds of work
+RATE_WINDOW_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressSnapshot:
+    """The state of a run at one moment."""
+
+    #: rows of the experiment at the start of this run that it will not touch
+    n_done_before: int
+    #: narratives that this run set out to work on
+    n_remaining_at_start: int
+    #: narratives of this run that are on disk
+    n_saved: int
+    #: error rows of this run by category
+    errors: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int
+    prompt_tokens: int
+    completion_tokens: int
+    #: calls that did not decide a narrative
+    n_failed_calls: int
+    #: saved narratives per second of work; None until there are some
+    rate_per_s: float | None
+    #: seconds of work left at this rate
+    eta_s: float | None
+    runtime_s: float
+    downtime_s: float
+    #: what the run waits for, or None while it works
+    waiting_for: str | None
+
+    @property
+    def n_total(self) -> int:
+        return self.n_done_before + self.n_remaining_at_start
+
+    @property
+    def n_done(self) -> int:
+        return self.n_done_before + self.n_saved
+
+
+class Progress:
+    """Counts what the stages report.
+
+    :param clock: monotonic seconds
+    :param downtime_s: seconds so far in which the endpoint let nobody work; left out of rate and time left
+    """
+
+    def __init__(
+        self,
+        *,
+        n_done_before: int,
+        n_remaining: int,
+        clock: Callable[[], float],
+        downtime_s: Callable[[], float] = lambda: 0.0,
+        waiting_for: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._n_done_before = n_done_before
+        self._n_remaining = n_remaining
+        self._clock = clock
+        self._downtime_s = downtime_s
+        self._waiting_for = waiting_for
+        self._started = clock()
+        self._n_saved = 0
+        self._errors: Counter[str] = Counter()
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._n_failed_calls = 0
+        self._points: deque[tuple[float, int]] = deque([(0.0, 0)])
+        #: calls on the wire; the caller counts it up and down
+        self.in_flight = 0
+
+    def record_saved(self, messages: Sequence[WriterMessage]) -> None:
+        """A batch is on disk."""
+        for message in messages:
+            attempt = message.attempt if isinstance(message, Outcome) else message
+            if attempt is not None:
+                self._prompt_tokens += attempt.usage.prompt_tokens or 0
+                self._completion_tokens += attempt.usage.completion_tokens or 0
+            if not isinstance(message, Outcome):
+                self._n_failed_calls += 1
+                continue
+            self._n_saved += 1
+            if isinstance(message.verdict, Failure):
+                self._errors[message.verdict.category.value] += 1
+        worked_s = self._worked_s()
+        # One point a second is enough for a rate over two minutes, and keeps the memory flat.
+        if worked_s - self._points[-1][0] >= 1.0 or len(self._points) == 1:
+            self._points.append((worked_s, self._n_saved))
+        while len(self._points) > 2 and worked_s - self._points[1][0] >= RATE_WINDOW_S:
+            self._points.popleft()
+
+    @property
+    def runtime_s(self) -> float:
+        return self._clock() - self._started
+
+    def mark(self) -> ProgressMark:
+        """What to note in the database beside the next batch."""
+        eta_s = self._eta_s(self._rate_per_s())
+        until = None if eta_s is None else local_text(_later(utc_now(), eta_s))
+        return ProgressMark(runtime_s=self.runtime_s, estimated_completion_time=until)
+
+    def snapshot(self) -> ProgressSnapshot:
+        rate_per_s = self._rate_per_s()
+        return ProgressSnapshot(
+            n_done_before=self._n_done_before,
+            n_remaining_at_start=self._n_remaining,
+            n_saved=self._n_saved,
+            errors=dict(self._errors),
+            in_flight=self.in_flight,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            n_failed_calls=self._n_failed_calls,
+            rate_per_s=rate_per_s,
+            eta_s=self._eta_s(rate_per_s),
+            runtime_s=self.runtime_s,
+            downtime_s=self._downtime_s(),
+            waiting_for=self._waiting_for(),
+        )
+
+    def _worked_s(self) -> float:
+        return max(0.0, self.runtime_s - self._downtime_s())
+
+    def _rate_per_s(self) -> float | None:
+        since_s, saved_then = self._points[0]
+        elapsed_s = self._worked_s() - since_s
+        saved = self._n_saved - saved_then
+        return saved / elapsed_s if saved and elapsed_s > 0 else None
+
+    def _eta_s(self, rate_per_s: float | None) -> float | None:
+        return None if rate_per_s is None else max(0, self._n_remaining - self._n_saved) / rate_per_s
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    # a century is far enough for a time left, and datetime overflows
+    return moment + timedelta(seconds=min(seconds, 3.2e9))

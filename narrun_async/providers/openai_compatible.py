@@ -1,0 +1,120 @@
+"""An OpenAI-compatible endpoint behind the ChatProvider seam: where requests go, and with which headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import httpx
+
+from narrun_async import __version__
+from narrun_async.errors import ConfigurationError
+from narrun_async.models import RawReply
+from narrun_async.providers.aiohttp_transport import DEFAULT_MAX_BODY_BYTES, AiohttpTransport
+
+_COMPLETIONS = "/chat/completions"
+_VERSION_SEGMENT = re.compile(r"v\d+[a-z0-9]*")
+_SECRET_WORDS = frozenset({"auth", "authorization", "credential", "credentials", "pwd", "sig", "signature"})
+_SECRET_ENDINGS = ("key", "token", "secret", "password")
+#: headers that belong to the request itself
+_OWN_HEADERS = frozenset({"accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"})
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+
+
+def completions_url(url: str) -> str:
+    """The full chat completions URL for a base URL, one that ends in a version, or the full URL; the query is kept.
+
+    :raises ConfigurationError: it is no http(s) URL, or it carries credentials
+    """
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in ("http", "https") and parts.port != 0 and bool(httpx.URL(url).host)
+    except (ValueError, httpx.InvalidURL):
+        is_http = False
+    if not is_http or not _VISIBLE.fullmatch(url) or not _is_host(parts.hostname or ""):
+        raise ConfigurationError(
+            "the endpoint URL is not an http or https URL with a host",
+            advice="give it as http://localhost:1234/v1/chat/completions",
+        )
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "the endpoint URL holds a user name or password", advice="put the key into OPENAI_API_KEY"
+        )
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if _is_secret(name):
+            raise ConfigurationError(
+                f"the query parameter {name!r} of the endpoint URL looks like a credential",
+                advice="put the key into OPENAI_API_KEY",
+            )
+    path = parts.path.rstrip("/")
+    if not path.endswith(_COMPLETIONS):
+        versioned = any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/"))
+        path += _COMPLETIONS if versioned else f"/v1{_COMPLETIONS}"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+class OpenAICompatibleProvider:
+    """One endpoint, for one event loop. `complete` is one attempt, under the caller's deadline."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        api_key: str | None,
+        allow_remote: bool = False,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """:raises ConfigurationError: a URL, key or header that cannot be sent"""
+        self._url = httpx.URL(completions_url(url))
+        self._headers = httpx.Headers(_request_headers(api_key, extra_headers or {}))
+        # Not inside an httpx.AsyncClient: its redirects, cookies, proxies and authentication are all unwanted here, and
+        # going past them takes 0.1 ms of CPU a call.
+        self._transport = AiohttpTransport(allow_remote=allow_remote, max_body_bytes=max_body_bytes)
+
+    async def complete(self, body: bytes) -> RawReply:
+        """See `ports.ChatProvider`; the headers of the reply are looked up in any case."""
+        # `stream`, because with `content` httpx looks through all headers several times.
+        request = httpx.Request("POST", self._url, headers=self._headers, stream=httpx.ByteStream(body))
+        answer = await self._transport.handle_async_request(request)
+        assert isinstance(answer.stream, httpx.ByteStream)
+        return RawReply(status=answer.status_code, headers=answer.headers, body=b"".join(answer.stream))
+
+    async def aclose(self) -> None:
+        """Close every connection; a later `complete` raises RuntimeError."""
+        await self._transport.aclose()
+
+
+def _request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str, str]:
+    headers = {
+        "Accept": "application/json",
+        # A small compressed answer can unpack to gigabytes.
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": f"narrun_async/{__version__}",
+    }
+    for name, value in extra.items():
+        if name.lower() in _OWN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise ConfigurationError(f"the header {name!r} cannot be set")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(f"the value of the header {name!r} has characters that a header cannot carry")
+        headers[name] = value
+    key = (api_key or "").strip()
+    if key:
+        if not _VISIBLE.fullmatch(key):
+            raise ConfigurationError("the API key has characters that a header cannot carry")
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _is_host(host: str) -> bool:
+    """Whether asyncio can look a name up: its encoder takes labels of 1 to 63 characters, and one dot at the end."""
+    return ":" in host or all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+
+
+def _is_secret(name: str) -> bool:
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words)

@@ -1,0 +1,1 @@
+"""What is told about an experiment: its summary, and files for other programs."""

@@ -1,0 +1,44 @@
+"""Owns the numbers of an experiment as people read them; every one is counted from rows at the moment of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from narrun_async.metrics import ConfusionCounts, Metrics, compute_metrics
+from narrun_async.models import Experiment, ResultCounts
+from narrun_async.ports import ResultStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentSummary:
+    """The state of an experiment's results."""
+
+    counts: ResultCounts
+    confusion: ConfusionCounts
+    metrics: Metrics
+    n_detected: int
+    n_not_detected: int
+    #: error rows by category, most frequent first
+    errors: Mapping[str, int]
+    #: of all calls, failed ones included
+    prompt_tokens: int
+    completion_tokens: int
+
+
+async def load_summary(store: ResultStore, experiment: Experiment) -> ExperimentSummary:
+    """Count the rows of an experiment."""
+    experiment_id = experiment.experiment_id
+    confusion = await store.count_confusion(experiment_id)
+    n_detected, n_not_detected = await store.count_detected(experiment_id)
+    prompt_tokens, completion_tokens = await store.sum_tokens(experiment_id)
+    return ExperimentSummary(
+        counts=await store.count_results(experiment),
+        confusion=confusion,
+        metrics=compute_metrics(confusion),
+        n_detected=n_detected,
+        n_not_detected=n_not_detected,
+        errors=await store.count_errors(experiment_id),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+    )

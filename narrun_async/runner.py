@@ -1,0 +1,216 @@
+"""Runs one life of a process on an experiment: passes over the remaining set, signals, drain, and the run record."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from narrun_async.caller import Caller, CallSpec, make_probe
+from narrun_async.clock import utc_now
+from narrun_async.control import RunControl, StopSignal
+from narrun_async.dispatcher import Dispatcher
+from narrun_async.errors import NarrunError
+from narrun_async.finalizer import finalize
+from narrun_async.limits import EndpointLimits, ErrorGuard
+from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
+from narrun_async.planner import plan_pass
+from narrun_async.ports import ChatProvider, Store
+from narrun_async.progress import Progress, ProgressSnapshot
+from narrun_async.reporting.summary import ExperimentSummary
+from narrun_async.statuses import RunVerdict, judge_run
+from narrun_async.writer import Writer
+
+#: items between planner and workers; the page behind them is the real buffer
+WORK_QUEUE_ITEMS = 16
+#: outcomes between workers and writer (design §6, Q)
+OUTCOME_QUEUE_ITEMS = 16
+#: how long calls in flight may take to end after a first request to stop
+DRAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What may change from run to run (design §6)."""
+
+    concurrency: int
+    max_passes: int
+    max_wait_s: float
+    max_consecutive_errors: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended, and what the experiment holds now."""
+
+    verdict: RunVerdict
+    summary: ExperimentSummary
+    progress: ProgressSnapshot
+    #: the failure that stopped the run, if one did
+    problem: NarrunError | None
+
+
+#: shows a run to people until it is cancelled
+Watch = Callable[[Progress, RunControl], Coroutine[None, None, None]]
+
+
+class Runner:
+    """One run of one experiment over one store and one endpoint.
+
+    :param spec: what a call is made of
+    :param rng: for jitter only; nothing that is stored depends on it
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        provider: ChatProvider,
+        experiment: Experiment,
+        *,
+        spec: CallSpec,
+        settings: RunSettings,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._experiment = experiment
+        self._spec = spec
+        self._settings = settings
+        self._rng = rng or random.Random()
+        self._control = RunControl()
+        self._limits = EndpointLimits(
+            concurrency=settings.concurrency,
+            max_wait_s=settings.max_wait_s,
+            probe=make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s),
+            clock=time.monotonic,
+            sleep=self._control.sleep,
+            rng=self._rng,
+        )
+        self._control.on_stop(self._limits.slots.close)
+        self._calls = anyio.CancelScope()
+
+    async def run(self, start: RunStart, watch: Watch) -> RunResult:
+        """Work on the remaining set until it is empty or something stops the run; the run record is closed in any case.
+
+        :param watch: runs beside the work and is cancelled at its end
+        :raises StorageError: the end could not be recorded; the experiment still shows `running`
+        """
+        counts = await self._store.count_results(self._experiment)
+        n_remaining = await self._store.count_remaining(self._experiment, start.selection)
+        run_id = await self._store.begin_run(start)
+        progress = Progress(
+            n_done_before=counts.n_success + counts.n_errors
+            if start.selection is Selection.MISSING
+            else counts.n_success,
+            n_remaining=n_remaining,
+            clock=time.monotonic,
+            downtime_s=lambda: self._limits.patience.downtime_s,
+            waiting_for=lambda: self._limits.waiting_for,
+        )
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self._obey_signals)
+            beside.start_soon(self._limit_drain)
+            beside.start_soon(watch, progress, self._control)
+            await self._run_passes(run_id, start.selection, progress, is_proven=counts.n_success > 0)
+            beside.cancel_scope.cancel()
+        return await self._finish(run_id, progress)
+
+    async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, *, is_proven: bool) -> None:
+        guard = ErrorGuard(is_proven=is_proven, max_consecutive_errors=self._settings.max_consecutive_errors)
+        writer = Writer(self._store, self._experiment.experiment_id, run_id, progress, self._control)
+        for number in range(1, self._settings.max_passes + 1):
+            outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
+            caller = Caller(
+                self._spec,
+                self._provider,
+                self._limits,
+                progress,
+                record=outcomes.send,
+                sleep=self._control.sleep,
+                rng=self._rng,
+            )
+            dispatcher = Dispatcher(caller, self._limits, guard, self._control)
+            work, waiting = anyio.create_memory_object_stream[WorkItem](WORK_QUEUE_ITEMS)
+            async with anyio.create_task_group() as stages:
+                stages.start_soon(self._plan, selection, run_id, work)
+                stages.start_soon(writer.run, arriving)
+                with anyio.CancelScope() as self._calls:
+                    is_last_pass = number == self._settings.max_passes
+                    await dispatcher.run_pass(waiting, outcomes, is_last_pass=is_last_pass)
+            if self._control.is_stopping or not self._goes_on(guard, dispatcher):
+                return
+
+    def _goes_on(self, guard: ErrorGuard, dispatcher: Dispatcher) -> bool:
+        try:
+            guard.finish()
+        except NarrunError as error:
+            self._control.stop(error)
+        return dispatcher.n_deferred > 0 and not self._control.is_stopping
+
+    async def _plan(self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem]) -> None:
+        try:
+            await plan_pass(
+                self._store,
+                self._experiment,
+                selection,
+                run_id=run_id,
+                page_size=self._settings.page_size,
+                work=work,
+            )
+        except NarrunError as error:
+            self._control.stop(error)
+
+    async def _obey_signals(self) -> None:
+        """The first SIGINT or SIGTERM drains, the next one leaves at once."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if self._control.is_stopping:
+                    self._control.leave()
+                self._control.stop(StopSignal(number=number))
+
+    async def _limit_drain(self) -> None:
+        await self._control.wait_stopping()
+        with anyio.move_on_after(DRAIN_S):
+            await self._control.wait_leaving()
+        self._calls.cancel()
+
+    async def _finish(self, run_id: RunId, progress: Progress) -> RunResult:
+        experiment_id = self._experiment.experiment_id
+        reason = self._control.reason
+        verdict = judge_run(
+            await self._store.count_results(self._experiment),
+            stopped_with=reason.exit_code if reason else None,
+            stopped_why=str(reason),
+        )
+        earlier = await self._store.list_runs(experiment_id)
+        runtime_s = progress.runtime_s
+        total_s = sum(run.runtime_s for run in earlier if run.run_id != run_id) + runtime_s
+        summary = await finalize(self._store, self._experiment, runtime_s=total_s)
+        await self._store.end_run(
+            experiment_id,
+            run_id,
+            RunEnd(
+                status=verdict.status,
+                ended_at=utc_now(),
+                runtime_s=runtime_s,
+                exit_code=verdict.exit_code,
+                ended_why=verdict.why,
+            ),
+        )
+        return RunResult(
+            verdict=verdict,
+            summary=summary,
+            progress=progress.snapshot(),
+            problem=reason if isinstance(reason, NarrunError) else None,
+        )
+
+
+def _untouched(counts: ResultCounts, selection: Selection) -> int:
+    """Rows that a run with this selection leaves as they are."""
+    return counts.n_success + (counts.n_errors if selection is Selection.MISSING else 0)

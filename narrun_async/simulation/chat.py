@@ -1,0 +1,91 @@
+"""Reads a chat completion request as a strict server does; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from narrun_async.simulation.answers import error_body
+from narrun_async.simulation.behaviour import Behaviour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A chat completion request that was understood."""
+
+    #: the last user message: it stands for the narrative
+    text: str = field(repr=False)
+    #: at most one token is asked for: somebody wants to know whether we live
+    is_probe: bool
+    #: of all messages together
+    prompt_chars: int
+    n_messages: int
+
+
+class RefusedError(Exception):
+    """A request that gets an error because of what it says."""
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(message, kind="invalid_request_error", code=code, param=param)
+
+
+def require_key(behaviour: Behaviour, authorization: bytes | None) -> None:
+    """:raises RefusedError: a key is asked for and this is not it"""
+    key = behaviour.auth_key
+    if key is not None and authorization != b"Bearer " + key.encode():
+        raise RefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+def parse_chat(behaviour: Behaviour, body: bytes) -> ChatRequest:
+    """The request in a body.
+
+    :raises RefusedError: it is none, or the behaviour does not take its model, parameters or length
+    """
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        raise RefusedError(400, "The body is not JSON.") from None
+    text = _user_text(asked)
+    if text is None:
+        raise RefusedError(400, "A user message is required.", param="messages")
+    if behaviour.known_models and asked.get("model") not in behaviour.known_models:
+        raise RefusedError(404, "The model does not exist.", code="model_not_found", param="model")
+    unsupported = [name for name in behaviour.unsupported_parameters if name in asked]
+    if asked.get("stream"):
+        unsupported.append("stream")
+    for name in unsupported:
+        message = f"Unsupported parameter: '{name}' is not supported with this model."
+        raise RefusedError(400, message, code="unsupported_parameter", param=name)
+    messages = asked["messages"]
+    prompt_chars = sum(len(_message_text(message)) for message in messages)
+    if behaviour.max_prompt_chars is not None and prompt_chars > behaviour.max_prompt_chars:
+        message = "The maximum context length of this model is exceeded."
+        raise RefusedError(400, message, code="context_length_exceeded", param="messages")
+    n_tokens = asked.get("max_tokens", asked.get("max_completion_tokens"))
+    is_probe = isinstance(n_tokens, int) and n_tokens <= 1
+    return ChatRequest(text=text, is_probe=is_probe, prompt_chars=prompt_chars, n_messages=len(messages))
+
+
+def _user_text(asked: object) -> str | None:
+    """The content of the last user message; None where there is none."""
+    messages = asked.get("messages") if isinstance(asked, dict) else None
+    if not isinstance(messages, list):
+        return None
+    for message in reversed(messages):
+        if isinstance(message, Mapping) and message.get("role") == "user":
+            return _message_text(message)
+    return None
+
+
+def _message_text(message: object) -> str:
+    """The text of one message, joined where it comes in parts; empty where it has none."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") for part in content if isinstance(part, Mapping))
+    return "".join(part for part in parts if isinstance(part, str))

@@ -1,0 +1,1 @@
+"""The Store over SQLite: WAL, one read-write connection, readers beside it."""

@@ -1,0 +1,55 @@
+"""The connections of one open database and the few ways of reading through them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import aiosqlite
+
+from narrun_async.errors import StorageError
+from narrun_async.stores.sqlite.connection import wrap_sqlite_errors
+
+Parameters = Mapping[str, object]
+
+
+class Database:
+    """One reader and, where the process owns the lock, one writer. The parts of the store build on it."""
+
+    def __init__(self, path: Path, *, reader: aiosqlite.Connection, writer: aiosqlite.Connection | None = None) -> None:
+        self.path = path
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def writer(self) -> aiosqlite.Connection:
+        """:raises StorageError: the database was opened for reading"""
+        if self._writer is None:
+            raise StorageError("opened for reading only", path=self.path)
+        return self._writer
+
+    def wrap_errors(self) -> AbstractContextManager[None]:
+        return wrap_sqlite_errors(self.path)
+
+    async def fetch_all(self, statement: str, parameters: Parameters) -> Iterable[sqlite3.Row]:
+        with self.wrap_errors():
+            return await self._reader.execute_fetchall(statement, parameters)
+
+    async def fetch_one(self, statement: str, parameters: Parameters) -> sqlite3.Row | None:
+        return next(iter(await self.fetch_all(statement, parameters)), None)
+
+    async def fetch_exactly_one(self, statement: str, parameters: Parameters) -> sqlite3.Row:
+        """For aggregates, which always have one row."""
+        row = await self.fetch_one(statement, parameters)
+        assert row is not None
+        return row
+
+    async def aclose(self) -> None:
+        """Close both connections; an unclosed one would keep the interpreter from ending."""
+        try:
+            await self._reader.close()
+        finally:
+            if self._writer is not None:
+                await self._writer.close()

@@ -1,0 +1,114 @@
+"""Experiments and runs in SQLite: created once, their derived columns filled again from rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from narrun_async.clock import local_now, utc_text
+from narrun_async.errors import UnknownExperimentError
+from narrun_async.models import (
+    Cohort,
+    Experiment,
+    ExperimentId,
+    ExperimentStatus,
+    NarrativeId,
+    NewExperiment,
+    RunEnd,
+    RunId,
+    RunRecord,
+    RunStart,
+)
+from narrun_async.stores.sqlite import statements
+from narrun_async.stores.sqlite.connection import transaction
+from narrun_async.stores.sqlite.database import Database
+from narrun_async.stores.sqlite.migrations import EXPERIMENTS
+
+
+class ExperimentsPart(Database):
+    """`ports.ExperimentStore`."""
+
+    async def create_experiment(self, new: NewExperiment) -> None:
+        columns = asdict(new) | {
+            "status": ExperimentStatus.RUNNING.value,
+            "n_narratives_processed": 0,
+            "n_narratives_skipped": 0,
+            "n_narratives_completed": 0,
+            "n_errors": 0,
+        }
+        names = ", ".join(columns)
+        values = ", ".join(f":{name}" for name in columns)
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                await self.writer.execute(f"INSERT INTO experiments ({names}) VALUES ({values})", columns)
+
+    async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
+        row = await self.fetch_one(statements.LOAD_EXPERIMENT, {"experiment_id": experiment_id})
+        if row is None:
+            raise UnknownExperimentError(experiment_id)
+        return _experiment(row)
+
+    async def list_experiments(self) -> Sequence[Experiment]:
+        return [_experiment(row) for row in await self.fetch_all(statements.LIST_EXPERIMENTS, {})]
+
+    async def begin_run(self, start: RunStart) -> RunId:
+        columns = asdict(start) | {
+            "started_at": utc_text(start.started_at),
+            "now_local": local_now(),
+            "mode": start.mode.value,
+            "selection": start.selection.value,
+        }
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                cursor = await self.writer.execute(statements.INSERT_RUN, columns)
+                await self.writer.execute(statements.MARK_RUNNING, columns)
+        assert cursor.lastrowid is not None
+        return RunId(cursor.lastrowid)
+
+    async def end_run(self, experiment_id: ExperimentId, run_id: RunId, end: RunEnd) -> None:
+        columns = asdict(end) | {
+            "experiment_id": experiment_id,
+            "run_id": run_id,
+            "ended_at": utc_text(end.ended_at),
+            "status": end.status.value,
+            "now_local": local_now(),
+        }
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                await self.writer.execute(statements.END_RUN, columns)
+                await self.writer.execute(statements.END_EXPERIMENT, columns)
+
+    async def list_runs(self, experiment_id: ExperimentId) -> Sequence[RunRecord]:
+        rows = await self.fetch_all(statements.LIST_RUNS, {"experiment_id": experiment_id})
+        return [RunRecord(**dict(row)) for row in rows]
+
+    async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
+        unknown = columns.keys() - EXPERIMENTS.keys()
+        if unknown:
+            raise KeyError(f"not columns of experiments: {sorted(unknown)}")
+        assignments = ", ".join(f"{name} = :{name}" for name in columns)
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                await self.writer.execute(
+                    f"UPDATE experiments SET {assignments} WHERE experiment_id = :experiment_id",
+                    dict(columns) | {"experiment_id": experiment_id},
+                )
+
+
+def _experiment(row: sqlite3.Row) -> Experiment:
+    return Experiment(
+        experiment_id=ExperimentId(row["experiment_id"]),
+        name=row["experiment_name"] or "",
+        status=ExperimentStatus(row["status"]),
+        cohort=Cohort(
+            data_checksum=row["data_checksum"] or "",
+            last_narrative_id=NarrativeId(row["cohort_last_narrative_id"] or 0),
+            n_narratives=row["n_narratives_total"] or 0,
+        ),
+        config_json=row["config_json"],
+        config_sha256=row["config_sha256"],
+        log_dir=row["log_dir"],
+        created_at=row["created_at"] or "",
+        columns=dict(row),
+    )

@@ -1,0 +1,310 @@
+"""The schema, and the numbered steps that bring a database to it (`PRAGMA user_version`).
+
+Step 1 also adopts the predecessor's files: it creates what is missing, adds the columns that are missing and leaves
+every existing column and row as it is. Each step runs in one transaction together with its version number, so a kill
+leaves the database at one version or the other, and running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import aiosqlite
+
+from narrun_async.errors import StorageError
+from narrun_async.stores.sqlite.connection import transaction
+
+# Columns in the predecessor's order; every name is read by R scripts that go on working. Ours follow after the gap.
+SOURCE_NARRATIVES = {
+    "narrative_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "incident_id": "TEXT",
+    "narrative_type": "TEXT",
+    "narrative_text": "TEXT",
+    "manual_flag_ind": "INTEGER",
+    "manual_flag": "INTEGER",
+    "data_source": "TEXT",
+    "data_checksum": "TEXT",
+    "loaded_at": "TEXT",
+    "text_sha256": "TEXT",
+}
+
+EXPERIMENTS = {
+    "experiment_id": "TEXT PRIMARY KEY",
+    "experiment_name": "TEXT",
+    "status": "TEXT",
+    "model_name": "TEXT",
+    "model_provider": "TEXT",
+    "temperature": "REAL",
+    "system_prompt": "TEXT",
+    "user_template": "TEXT",
+    "prompt_version": "TEXT",
+    "prompt_author": "TEXT",
+    "run_seed": "INTEGER",
+    "data_file": "TEXT",
+    "n_narratives_total": "INTEGER",
+    "n_narratives_processed": "INTEGER",
+    "n_narratives_skipped": "INTEGER",
+    "n_narratives_completed": "INTEGER",
+    "last_progress_update": "TEXT",
+    "estimated_completion_time": "TEXT",
+    "start_time": "TEXT",
+    "end_time": "TEXT",
+    "total_runtime_sec": "REAL",
+    "avg_time_per_narrative_sec": "REAL",
+    "api_url": "TEXT",
+    "r_version": "TEXT",
+    "os_info": "TEXT",
+    "hostname": "TEXT",
+    "n_positive_detected": "INTEGER",
+    "n_negative_detected": "INTEGER",
+    "n_positive_manual": "INTEGER",
+    "n_negative_manual": "INTEGER",
+    "accuracy": "REAL",
+    "precision_ipv": "REAL",
+    "recall_ipv": "REAL",
+    "f1_ipv": "REAL",
+    "n_false_positive": "INTEGER",
+    "n_false_negative": "INTEGER",
+    "n_true_positive": "INTEGER",
+    "n_true_negative": "INTEGER",
+    "pct_overlap_with_manual": "REAL",
+    "csv_file": "TEXT",
+    "json_file": "TEXT",
+    "log_dir": "TEXT",
+    "created_at": "TEXT",
+    "notes": "TEXT",
+    # ours
+    "config_json": "TEXT",
+    "config_sha256": "TEXT",
+    "config_file": "TEXT",
+    "cohort_last_narrative_id": "INTEGER",
+    "data_checksum": "TEXT",
+    "n_errors": "INTEGER",
+    "narrun_version": "TEXT",
+    "python_version": "TEXT",
+}
+
+NARRATIVE_RESULTS = {
+    "result_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT REFERENCES experiments(experiment_id)",
+    "incident_id": "TEXT",
+    "narrative_type": "TEXT",
+    "row_num": "INTEGER",
+    "narrative_text": "TEXT",
+    "manual_flag_ind": "INTEGER",
+    "manual_flag": "INTEGER",
+    "detected": "INTEGER",
+    "confidence": "REAL",
+    "indicators": "TEXT",
+    "rationale": "TEXT",
+    "reasoning_steps": "TEXT",
+    "raw_response": "TEXT",
+    "response_sec": "REAL",
+    "processed_at": "TEXT",
+    "error_occurred": "INTEGER DEFAULT 0",
+    "error_message": "TEXT",
+    "prompt_tokens": "INTEGER",
+    "completion_tokens": "INTEGER",
+    "tokens_used": "INTEGER",
+    "is_true_positive": "INTEGER",
+    "is_true_negative": "INTEGER",
+    "is_false_positive": "INTEGER",
+    "is_false_negative": "INTEGER",
+    # ours
+    "error_category": "TEXT",
+    "attempt_count": "INTEGER",
+    "first_error_message": "TEXT",
+    "last_attempt_at": "TEXT",
+    "finish_reason": "TEXT",
+    "response_model": "TEXT",
+    "system_fingerprint": "TEXT",
+    "parse_method": "TEXT",
+    "cached_tokens": "INTEGER",
+    "reasoning_tokens": "INTEGER",
+    "run_id": "INTEGER REFERENCES runs(run_id)",
+}
+
+# One row a process life. Times are UTC, ISO 8601; runtime_s is monotonic and advances with every commit, so that a
+# killed run's time is known to the last of them.
+RUNS = {
+    "run_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "mode": "TEXT NOT NULL",
+    "selection": "TEXT NOT NULL",
+    "host": "TEXT",
+    "pid": "INTEGER",
+    "narrun_version": "TEXT",
+    "concurrency": "INTEGER",
+    "api_url": "TEXT",
+    "api_url_overridden": "INTEGER NOT NULL DEFAULT 0",
+    "started_at": "TEXT NOT NULL",
+    "last_saved_at": "TEXT",
+    "ended_at": "TEXT",
+    "runtime_s": "REAL NOT NULL DEFAULT 0",
+    "n_saved": "INTEGER NOT NULL DEFAULT 0",
+    "exit_code": "INTEGER",
+    "ended_why": "TEXT",
+}
+
+# Append-only ledger of physical calls; error_category NULL means the call produced a success row.
+ATTEMPTS = {
+    "attempt_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL",
+    "run_id": "INTEGER NOT NULL REFERENCES runs(run_id)",
+    "narrative_id": "INTEGER NOT NULL",
+    "started_at": "TEXT NOT NULL",
+    "duration_s": "REAL NOT NULL",
+    "error_category": "TEXT",
+    "error_message": "TEXT",
+    "http_status": "INTEGER",
+    "charged": "INTEGER NOT NULL",
+    "prompt_tokens": "INTEGER",
+    "completion_tokens": "INTEGER",
+}
+
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "source_narratives": SOURCE_NARRATIVES,
+    "experiments": EXPERIMENTS,
+    "runs": RUNS,
+    "narrative_results": NARRATIVE_RESULTS,
+    "attempts": ATTEMPTS,
+}
+
+# Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
+UNIQUE_KEYS = {
+    "source_narratives": ("incident_id", "narrative_type"),
+    "narrative_results": ("experiment_id", "incident_id", "narrative_type"),
+}
+INDEXES = (
+    "CREATE INDEX IF NOT EXISTS source_narratives_checksum ON source_narratives(data_checksum)",
+    "CREATE INDEX IF NOT EXISTS narrative_results_errors ON narrative_results(experiment_id) WHERE error_occurred = 1",
+    "CREATE INDEX IF NOT EXISTS attempts_failed ON attempts(experiment_id, narrative_id)"
+    " WHERE error_category IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS runs_experiment ON runs(experiment_id)",
+)
+
+Migration = Callable[[aiosqlite.Connection, Path], Awaitable[None]]
+
+
+async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None:
+    for table, columns in TABLES.items():
+        present = await _column_names(connection, table)
+        if not present:
+            body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
+            await connection.execute(f"CREATE TABLE {table} ({body})")
+            continue
+        for name, declaration in columns.items():
+            if name not in present:
+                await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
+    await _refuse_duplicates(connection, path)
+    for table, key in UNIQUE_KEYS.items():
+        if not await _has_unique_index(connection, table, key):
+            await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
+    for statement in INDEXES:
+        await connection.execute(statement)
+    await connection.create_function("text_sha256", 1, _text_sha256, deterministic=True)
+    await connection.execute(
+        "UPDATE source_narratives SET text_sha256 = text_sha256(narrative_text) WHERE text_sha256 IS NULL"
+    )
+
+
+async def _refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> None:
+    async with connection.execute(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM narrative_results"
+        " GROUP BY experiment_id, incident_id, narrative_type HAVING COUNT(*) > 1)"
+    ) as cursor:
+        row = await cursor.fetchone()
+    if row and row[0]:
+        raise StorageError(
+            f"{row[0]} narratives have more than one result row, so no unique key can be put on narrative_results",
+            path=path,
+            advice="remove the extra rows from a copy of the file; nothing was changed",
+        )
+
+
+def _text_sha256(text: str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+#: step N brings a database from version N to N + 1
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt,)
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+async def schema_version(connection: aiosqlite.Connection) -> int:
+    """`PRAGMA user_version`: how many steps the database has taken."""
+    async with connection.execute("PRAGMA user_version") as cursor:
+        row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def refuse_foreign(connection: aiosqlite.Connection, path: Path) -> bool:
+    """Whether the database holds our tables; False for an empty one.
+
+    :raises StorageError: it holds other tables only, or was written by a newer version of the program
+    """
+    version = await schema_version(connection)
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"written by a newer narrun (schema {version}, this program knows {SCHEMA_VERSION})",
+            path=path,
+            advice="update narrun_async; nothing was changed",
+        )
+    async with connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'") as cursor:
+        names = {row[0] async for row in cursor} - {"sqlite_sequence"}
+    if names and not {"source_narratives", "experiments"} <= names:
+        raise StorageError(
+            "this SQLite file belongs to another program", path=path, advice="name another one with --db"
+        )
+    return bool(names)
+
+
+async def migrate(connection: aiosqlite.Connection, path: Path) -> Path | None:
+    """Take the steps that are missing; backs an existing file up first. Safe to repeat.
+
+    :returns: the backup, or None when none was needed
+    :raises StorageError: the file is foreign, newer, or holds duplicate results
+    """
+    has_tables = await refuse_foreign(connection, path)
+    version = await schema_version(connection)
+    if version == SCHEMA_VERSION:
+        return None
+    backup = await back_up(connection, path) if has_tables else None
+    for number in range(version, SCHEMA_VERSION):
+        async with transaction(connection):
+            await MIGRATIONS[number](connection, path)
+            await connection.execute(f"PRAGMA user_version = {number + 1}")
+    return backup
+
+
+async def back_up(connection: aiosqlite.Connection, path: Path) -> Path:
+    """A consistent copy beside the database, for its owner only: `<name>.<local time>.bak`."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    target = path.with_name(f"{path.name}.{stamp}.bak")
+    target.touch(mode=0o600, exist_ok=False)
+    copy = sqlite3.connect(target, check_same_thread=False)
+    try:
+        await connection.backup(copy)
+    finally:
+        copy.close()
+    return target
+
+
+async def _column_names(connection: aiosqlite.Connection, table: str) -> set[str]:
+    async with connection.execute(f"PRAGMA table_info({table})") as cursor:
+        return {row["name"] async for row in cursor}
+
+
+async def _has_unique_index(connection: aiosqlite.Connection, table: str, key: tuple[str, ...]) -> bool:
+    """Whether the predecessor gave the table this key already, as a constraint or under another index name."""
+    async with connection.execute(f"PRAGMA index_list({table})") as cursor:
+        indexes = [row["name"] async for row in cursor if row["unique"] and not row["partial"]]
+    for index in indexes:
+        async with connection.execute(f"PRAGMA index_info({index})") as cursor:
+            if tuple([row["name"] async for row in cursor]) == key:
+                return True
+    return False

@@ -1,0 +1,172 @@
+"""The remaining set and the results in SQLite: pages out by key, batches in, rows counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from narrun_async.clock import local_now, utc_now, utc_text
+from narrun_async.metrics import ConfusionCounts
+from narrun_async.models import (
+    Attempt,
+    Experiment,
+    ExperimentId,
+    NarrativeId,
+    Outcome,
+    PageCursor,
+    ProgressMark,
+    ResultCounts,
+    RunId,
+    Selection,
+    WorkItem,
+    WriterMessage,
+)
+from narrun_async.stores.sqlite import statements
+from narrun_async.stores.sqlite.connection import transaction
+from narrun_async.stores.sqlite.database import Database
+from narrun_async.stores.sqlite.result_rows import attempt_row, result_row
+
+_PAGES = {
+    Selection.MISSING: statements.PAGE_MISSING,
+    Selection.ERRORS: statements.PAGE_ERRORS,
+    Selection.MISSING_AND_ERRORS: statements.PAGE_MISSING_AND_ERRORS,
+}
+
+#: rows fetched at once while iterating over results
+EXPORT_CHUNK_ROWS = 500
+
+
+class ResultsPart(Database):
+    """`ports.RemainingStore`, `ports.OutcomeStore` and `ports.ResultStore`."""
+
+    # --- the remaining set ---
+
+    async def load_page(
+        self, experiment: Experiment, selection: Selection, *, run_id: RunId, after: PageCursor, limit: int
+    ) -> Sequence[WorkItem]:
+        cohort = experiment.cohort
+        parameters = {
+            "experiment_id": experiment.experiment_id,
+            "data_checksum": cohort.data_checksum,
+            "last_narrative_id": cohort.last_narrative_id,
+            "after": after.narrative_id,
+            "limit": limit,
+            "run_id": run_id,
+        }
+        rows = list(await self.fetch_all(_PAGES[selection], parameters))
+        if not rows:
+            return []
+        until = rows[-1]["narrative_id"]
+        between = await self.fetch_all(
+            statements.IDS_BETWEEN,
+            {"data_checksum": cohort.data_checksum, "after": after.narrative_id, "until": until},
+        )
+        ranks = {row[0]: rank for rank, row in enumerate(between, after.row_num + 1)}
+        return [_work_item(row, ranks[row["narrative_id"]]) for row in rows]
+
+    async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
+        counts = await self.count_results(experiment)
+        match selection:
+            case Selection.MISSING:
+                return counts.n_missing
+            case Selection.ERRORS:
+                return counts.n_errors
+            case Selection.MISSING_AND_ERRORS:
+                return counts.n_missing + counts.n_errors
+
+    # --- writing ---
+
+    async def write_batch(
+        self, experiment_id: ExperimentId, run_id: RunId, messages: Sequence[WriterMessage], mark: ProgressMark
+    ) -> None:
+        attempts: list[tuple[object, ...]] = []
+        rows: dict[tuple[bool, bool], list[tuple[object, ...]]] = {}
+        for message in messages:
+            attempt = message if isinstance(message, Attempt) else message.attempt
+            if attempt is not None:
+                attempts.append(attempt_row(experiment_id, run_id, attempt))
+            if isinstance(message, Outcome):
+                row, is_error = result_row(experiment_id, run_id, message)
+                rows.setdefault((message.item.replaces_error, is_error), []).append(row)
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                await self.writer.executemany(statements.INSERT_ATTEMPT, attempts)
+                await self._write_rows(experiment_id, run_id, rows, mark)
+
+    async def _write_rows(
+        self,
+        experiment_id: ExperimentId,
+        run_id: RunId,
+        rows: Mapping[tuple[bool, bool], Sequence[tuple[object, ...]]],
+        mark: ProgressMark,
+    ) -> None:
+        new_rows = new_errors = saved = 0
+        for (replaces_error, is_error), group in rows.items():
+            statement = statements.REPLACE_ERROR if replaces_error else statements.INSERT_RESULT
+            changed = (await self.writer.executemany(statement, group)).rowcount
+            saved += changed
+            if replaces_error:
+                new_errors -= 0 if is_error else changed
+            else:
+                new_rows += changed
+                new_errors += changed if is_error else 0
+        counted = {
+            "experiment_id": experiment_id,
+            "run_id": run_id,
+            "new_rows": new_rows,
+            "new_errors": new_errors,
+            "saved": saved,
+            "now_local": local_now(),
+            "now_utc": utc_text(utc_now()),
+            "runtime_s": mark.runtime_s,
+            "estimated_completion_time": mark.estimated_completion_time,
+        }
+        await self.writer.execute(statements.COUNT_UP_EXPERIMENT, counted)
+        await self.writer.execute(statements.COUNT_UP_RUN, counted)
+
+    # --- counting and reading ---
+
+    async def count_results(self, experiment: Experiment) -> ResultCounts:
+        row = await self.fetch_exactly_one(statements.COUNT_RESULTS, {"experiment_id": experiment.experiment_id})
+        return ResultCounts(
+            n_total=experiment.cohort.n_narratives,
+            n_success=row["n_rows"] - row["n_errors"],
+            n_errors=row["n_errors"],
+        )
+
+    async def count_confusion(self, experiment_id: ExperimentId) -> ConfusionCounts:
+        row = await self.fetch_exactly_one(statements.COUNT_CONFUSION, {"experiment_id": experiment_id})
+        return ConfusionCounts(tp=row["tp"], fp=row["fp"], fn=row["fn"], tn=row["tn"])
+
+    async def count_detected(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        row = await self.fetch_exactly_one(statements.COUNT_DETECTED, {"experiment_id": experiment_id})
+        return row["n_detected"], row["n_not_detected"]
+
+    async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
+        rows = await self.fetch_all(statements.COUNT_ERRORS, {"experiment_id": experiment_id})
+        return {row["category"]: row["n"] for row in rows}
+
+    async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        row = await self.fetch_exactly_one(statements.SUM_TOKENS, {"experiment_id": experiment_id})
+        return row["prompt_tokens"], row["completion_tokens"]
+
+    async def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
+        with self.wrap_errors():
+            async with self._reader.execute(statements.ITER_RESULTS, {"experiment_id": experiment_id}) as cursor:
+                while chunk := await cursor.fetchmany(EXPORT_CHUNK_ROWS):
+                    for row in chunk:
+                        yield dict(row)
+
+
+def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
+    return WorkItem(
+        narrative_id=NarrativeId(row["narrative_id"]),
+        row_num=row_num,
+        incident_id=row["incident_id"],
+        narrative_type=row["narrative_type"],
+        narrative_text=row["narrative_text"],
+        text_sha256=row["text_sha256"],
+        manual_flag_ind=row["manual_flag_ind"],
+        manual_flag=row["manual_flag"],
+        replaces_error=bool(row["replaces_error"]),
+    )

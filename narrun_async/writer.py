@@ -1,0 +1,92 @@
+"""Owns the one way into the results: gathers outcomes into batches and stores each in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from narrun_async.control import RunControl
+from narrun_async.errors import LockHeldError, NarrunError, StorageError
+from narrun_async.models import ExperimentId, RunId, WriterMessage
+from narrun_async.ports import OutcomeStore
+from narrun_async.progress import Progress
+
+#: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile, because the
+#: workers wait for the queue
+STORAGE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPolicy:
+    """How much is stored at once. At 250 rows/s, lingering 10 ms took a row from 390 to 261 µs of CPU, 50 ms to 151."""
+
+    max_rows: int = 64
+    linger_s: float = 0.020
+
+
+class Writer:
+    """One coroutine, one connection. An outcome is saved, and said to be, when its COMMIT has returned."""
+
+    def __init__(
+        self,
+        store: OutcomeStore,
+        experiment_id: ExperimentId,
+        run_id: RunId,
+        progress: Progress,
+        control: RunControl,
+        *,
+        policy: BatchPolicy | None = None,
+    ) -> None:
+        self._store = store
+        self._experiment_id = experiment_id
+        self._run_id = run_id
+        self._progress = progress
+        self._control = control
+        self._policy = policy or BatchPolicy()
+
+    async def run(self, outcomes: MemoryObjectReceiveStream[WriterMessage]) -> None:
+        """Store everything that arrives until the stream ends.
+
+        A database that refuses for good stops the run; what is in memory then is lost, and still in the remaining set.
+        """
+        async with outcomes:
+            try:
+                while batch := await self._gather(outcomes):
+                    await self._save(batch)
+            except NarrunError as error:
+                self._control.stop(error)
+                self._control.leave()
+
+    async def _gather(self, outcomes: MemoryObjectReceiveStream[WriterMessage]) -> list[WriterMessage]:
+        """At least one message, then what arrives while lingering; empty at the end of the stream."""
+        batch: list[WriterMessage] = []
+        try:
+            batch.append(await outcomes.receive())
+            with anyio.move_on_after(self._policy.linger_s):
+                while len(batch) < self._policy.max_rows:
+                    batch.append(await outcomes.receive())
+        except anyio.EndOfStream:
+            pass
+        return batch
+
+    async def _save(self, batch: list[WriterMessage]) -> None:
+        for pause_s in STORAGE_PAUSES_S:
+            try:
+                await self._write(batch)
+            except (StorageError, LockHeldError) as error:
+                if not _may_pass(error) or self._control.is_stopping:
+                    raise
+            else:
+                return
+            await anyio.sleep(pause_s)
+        await self._write(batch)
+
+    async def _write(self, batch: list[WriterMessage]) -> None:
+        await self._store.write_batch(self._experiment_id, self._run_id, batch, self._progress.mark())
+        self._progress.record_saved(batch)
+
+
+def _may_pass(error: StorageError | LockHeldError) -> bool:
+    return isinstance(error, LockHeldError) or error.may_pass

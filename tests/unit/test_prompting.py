@@ -1,0 +1,91 @@
+"""The request body: what is sent, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrun_async.config.sections import PLACEHOLDER as CONFIG_PLACEHOLDER
+from narrun_async.errors import ConfigurationError
+from narrun_async.prompting import PLACEHOLDER, PROBE_TEXT, RequestFields, RequestTemplate
+
+# every code point, lone surrogates included: body_for is total
+any_text = st.text(st.characters(exclude_categories=()))
+
+
+def naive_body(fields: RequestFields, narrative_text: str) -> bytes:
+    content = fields.user_template.replace("<<TEXT>>", narrative_text)
+    request: dict[str, Any] = {"model": fields.model, "messages": []}
+    if fields.system_prompt:
+        request["messages"].append({"role": "system", "content": fields.system_prompt})
+    request["messages"].append({"role": "user", "content": content})
+    for name in ("temperature", "max_tokens", "seed", "top_p", "response_format"):
+        if getattr(fields, name) is not None:
+            request[name] = getattr(fields, name)
+    request["stream"] = False
+    return json.dumps(request, separators=(",", ":")).encode()
+
+
+request_fields = st.builds(
+    RequestFields,
+    model=any_text,
+    system_prompt=st.none() | any_text,
+    user_template=st.lists(any_text, min_size=2, max_size=4).map("<<TEXT>>".join),
+    temperature=st.none() | st.floats(0, 2),
+    max_tokens=st.none() | st.integers(1),
+    seed=st.none() | st.integers(0),
+    top_p=st.none() | st.floats(0, 1),
+    response_format=st.none() | st.dictionaries(any_text, any_text, max_size=2),
+)
+
+
+@given(request_fields, any_text)
+def test_body_equals_the_naive_construction(fields: RequestFields, narrative_text: str) -> None:
+    assert RequestTemplate.build(fields).body_for(narrative_text) == naive_body(fields, narrative_text)
+
+
+def test_a_placeholder_inside_the_narrative_stays_as_it_is() -> None:
+    template = RequestTemplate.build(RequestFields(model="m", user_template="one <<TEXT>> two <<TEXT>>"))
+    request = json.loads(template.body_for("A <<TEXT>> B"))
+    assert request["messages"] == [{"role": "user", "content": "one A <<TEXT>> B two A <<TEXT>> B"}]
+
+
+def test_fields_that_are_not_set_are_not_sent() -> None:
+    request = json.loads(RequestTemplate.build(RequestFields(model="m", user_template="<<TEXT>>")).body_for("x"))
+    assert request.keys() == {"model", "messages", "stream"}
+
+
+def test_a_template_without_a_place_for_the_narrative_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="<<TEXT>>"):
+        RequestTemplate.build(RequestFields(model="m", user_template="<TEXT>"))
+
+
+def test_probe_asks_the_same_model_for_one_token_and_holds_no_prompt() -> None:
+    fields = RequestFields(model="m", system_prompt="canary system", user_template="canary user <<TEXT>>")
+    probe = RequestTemplate.build(fields).probe_body()
+    assert b"canary" not in probe
+    assert json.loads(probe) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": PROBE_TEXT}],
+        "max_tokens": 1,
+        "stream": False,
+    }
+
+
+def test_repr_shows_no_prompt() -> None:
+    fields = RequestFields(model="m", system_prompt="canary system", user_template="canary user <<TEXT>>")
+    assert "canary" not in repr(fields) + repr(RequestTemplate.build(fields))
+
+
+def test_template_survives_pickling() -> None:
+    template = RequestTemplate.build(RequestFields(model="m", user_template="a <<TEXT>> b"))
+    assert pickle.loads(pickle.dumps(template)).body_for("x") == template.body_for("x")
+
+
+def test_both_rooms_mean_the_same_placeholder() -> None:
+    assert PLACEHOLDER == CONFIG_PLACEHOLDER

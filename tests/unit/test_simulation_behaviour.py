@@ -1,0 +1,189 @@
+"""Behaviour, faults, latency and answers of the simulated endpoint, without a socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from narrun_async.errors import UsageError
+from narrun_async.simulation.answers import answer_for, completion
+from narrun_async.simulation.behaviour import Behaviour, Fault, LatencyModel, parse_fault_rates
+from narrun_async.simulation.faults import draws_of, fault_for, outage_fault, text_digest
+from narrun_async.simulation.latency import RateLimit, service_time_s
+
+TEXTS = [f"synthetic case {n}" for n in range(4_000)]
+POSITIVE = "A neighbor said the partner struck his wife before; there was a restraining order."
+NEGATIVE = "The resident fell from a ladder while cleaning the gutters."
+
+
+def draw_faults(behaviour: Behaviour, *, attempt: int = 1) -> list[Fault | None]:
+    return [
+        fault_for(behaviour, text=text, digest=text_digest(behaviour.seed, text), attempt=attempt) for text in TEXTS
+    ]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_a_fault_rate_is_the_share_of_texts_that_meet_it(fault: Fault) -> None:
+    n_met = draw_faults(Behaviour(fault_rates={fault: 0.1})).count(fault)
+    assert 0.08 < n_met / len(TEXTS) < 0.12
+
+
+def test_transient_faults_are_drawn_anew_for_every_attempt() -> None:
+    behaviour = Behaviour(fault_rates={Fault.HTTP_500: 0.5})
+    first, second = draw_faults(behaviour), draw_faults(behaviour, attempt=2)
+    n_both = sum(a is not None and b is not None for a, b in zip(first, second, strict=True))
+    assert 0.22 < n_both / len(TEXTS) < 0.28
+
+
+@pytest.mark.parametrize("fault", [Fault.HTTP_400, Fault.MALFORMED, Fault.TRUNCATED, Fault.REFUSAL])
+def test_lasting_faults_stay_with_their_text(fault: Fault) -> None:
+    behaviour = Behaviour(fault_rates={fault: 0.3})
+    assert draw_faults(behaviour) == draw_faults(behaviour, attempt=7)
+
+
+def test_another_seed_draws_other_faults() -> None:
+    rates = {Fault.MALFORMED: 0.3}
+    assert draw_faults(Behaviour(seed=1, fault_rates=rates)) != draw_faults(Behaviour(seed=2, fault_rates=rates))
+
+
+def test_the_rate_of_one_fault_does_not_move_another() -> None:
+    alone = draw_faults(Behaviour(fault_rates={Fault.REFUSAL: 0.1}))
+    beside = draw_faults(Behaviour(fault_rates={Fault.REFUSAL: 0.1, Fault.HTTP_500: 0.4}))
+    assert all(b in (a, Fault.HTTP_500) for a, b in zip(alone, beside, strict=True))
+
+
+def test_a_marked_text_always_meets_its_fault() -> None:
+    behaviour = Behaviour(always={"case 17": "http_500"})
+    met = [fault_for(behaviour, text="synthetic case 17", digest=b"\0" * 32, attempt=n) for n in range(1, 50)]
+    assert met == [Fault.HTTP_500] * 49
+
+
+def test_only_a_rate_of_one_is_an_outage() -> None:
+    assert outage_fault(Behaviour(fault_rates={"http_503": 0.999})) is None
+    assert outage_fault(Behaviour(fault_rates={"http_503": 1.0})) is Fault.HTTP_503
+    assert outage_fault(Behaviour(fault_rates={"malformed": 1.0})) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latency_ms": -1},
+        {"latency_ms": float("nan")},
+        {"latency_ms": "fast"},
+        {"latency_model": "quantum"},
+        {"flip_rate": 1.5},
+        {"fault_rates": {"http_500": 2}},
+        {"fault_rates": {"http_599": 0.1}},
+        {"always": {"x": "explode"}},
+        {"slots": 0},
+        {"requests_per_s": 0},
+        {"speed": 3},
+    ],
+)
+def test_a_knob_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        Behaviour().changed(changes)
+
+
+def test_changes_leave_the_other_knobs_alone() -> None:
+    changed = Behaviour(seed=5, latency_ms=10).changed({"latency_ms": 20, "known_models": ["a"]})
+    assert changed == Behaviour(seed=5, latency_ms=20, known_models=("a",))
+
+
+def test_fault_rates_are_read_as_they_stand_on_a_command_line() -> None:
+    assert parse_fault_rates(["http_500=0.02", "timeout=1"]) == {Fault.HTTP_500: 0.02, Fault.TIMEOUT: 1.0}
+
+
+@pytest.mark.parametrize("text", ["http_500", "http_500=", "http_500=2", "http_999=0.1", "=0.1", "http_500=nan"])
+def test_a_fault_rate_that_cannot_be_read_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_fault_rates([text])
+
+
+def test_fixed_latency_lies_within_its_spread() -> None:
+    behaviour = Behaviour(latency_ms=100, latency_spread=0.5)
+    assert [service_time_s(behaviour, share=share, in_flight=50) for share in (0, 0.5, 1)] == pytest.approx(
+        [0.05, 0.1, 0.15]
+    )
+
+
+def test_batching_throughput_climbs_towards_its_limit() -> None:
+    behaviour = Behaviour(latency_model=LatencyModel.BATCHING, latency_ms=100, batch_slowdown=0.1, latency_spread=0)
+    rates = [n / service_time_s(behaviour, share=0.5, in_flight=n) for n in (1, 4, 16, 64, 256)]
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(10)
+    assert 90 < rates[-1] < 100
+
+
+def test_a_rate_limit_lets_a_seconds_worth_through_and_then_names_the_wait() -> None:
+    limit = RateLimit()
+    assert [limit.wait_s(10, now_s=100.0) for _ in range(10)] == [0] * 10
+    assert limit.wait_s(10, now_s=100.0) == 1
+    assert limit.wait_s(10, now_s=100.05) == 1
+    assert limit.wait_s(10, now_s=100.11) == 0
+
+
+def answers(text: str, *, flip_rate: float = 0.0) -> list[str]:
+    contents = [answer_for(text, draws_of(text_digest(seed, text)), flip_rate=flip_rate).content for seed in range(400)]
+    return [content for content in contents if content is not None]
+
+
+def object_in(content: str) -> dict[str, object]:
+    found = json.loads(content[content.index("{") : content.rindex("}") + 1])
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(("text", "detected"), [(POSITIVE, True), (NEGATIVE, False)])
+def test_answers_follow_the_keyword_rule_whatever_their_form(text: str, detected: bool) -> None:
+    for content in answers(text):
+        verdict = object_in(content)
+        assert verdict["detected"] is detected
+        assert isinstance(verdict["confidence"], float) and 0 <= verdict["confidence"] <= 1
+        assert "imulated" in str(verdict["rationale"])
+
+
+def test_answers_come_in_the_forms_that_models_use() -> None:
+    contents = answers(POSITIVE)
+    plain = [content for content in contents if content.startswith("{")]
+    assert 0.7 < len(plain) / len(contents) < 0.95
+    for mark in ("```json", "<|channel|>final", "Here is"):
+        assert any(mark in content for content in contents)
+    assert any(isinstance(object_in(content)["indicators"], str) for content in contents)
+
+
+def test_a_template_that_speaks_of_violence_is_not_taken_for_a_narrative() -> None:
+    untagged = f"Does this account describe intimate partner violence?\n\n{NEGATIVE}"
+    tagged = f"Is it intimate partner violence, or a restraining order, or what else? <narrative>{NEGATIVE}</narrative>"
+    for text in (untagged, tagged):
+        assert not any(object_in(content)["detected"] for content in answers(text))
+
+
+def test_flips_are_few_and_seeded() -> None:
+    flipped = [object_in(content)["detected"] for content in answers(NEGATIVE, flip_rate=0.1)]
+    assert 0.05 < flipped.count(True) / len(flipped) < 0.16
+    assert answers(NEGATIVE, flip_rate=0.1) == answers(NEGATIVE, flip_rate=0.1)
+
+
+def test_a_truncated_answer_says_so_and_is_no_json() -> None:
+    draws = draws_of(text_digest(0, POSITIVE))
+    answer = answer_for(POSITIVE, draws, flip_rate=0, fault=Fault.TRUNCATED)
+    assert answer.finish_reason == "length"
+    with pytest.raises(ValueError):
+        json.loads(answer.content or "")
+
+
+@pytest.mark.parametrize("fault", [None, Fault.MALFORMED, Fault.TRUNCATED, Fault.REFUSAL])
+def test_every_answer_is_wrapped_in_a_whole_completion(fault: Fault | None) -> None:
+    answer = answer_for(POSITIVE, draws_of(text_digest(3, POSITIVE)), flip_rate=0, fault=fault)
+    body = json.loads(completion(answer, call_id="c-1", created=7, model='m"x', prompt_chars=400, n_messages=2))
+    choice = body["choices"][0]
+    assert body["model"] == 'm"x'
+    assert body["system_fingerprint"] == "simulated"
+    assert choice["message"]["content"] == answer.content
+    assert choice["message"]["refusal"] == answer.refusal
+    assert choice["finish_reason"] == answer.finish_reason
+    usage = body["usage"]
+    assert usage["prompt_tokens"] == 108
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
