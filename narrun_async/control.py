@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from narrun_async.errors import ExitCode, NarrunError, RunStopping
+from narrun_async.logs import RUN_LOG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class RunControl:
     def stop(self, reason: StopReason) -> None:
         """Start nothing new; let what is in flight come to its end. Safe to repeat."""
         if self.reason is None:
+            RUN_LOG.info("stopping: %s", reason)
             self.reason = reason
             self._stopping.set()
             for callback in self._on_stop:

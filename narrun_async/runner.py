@@ -18,10 +18,12 @@ from narrun_async.dispatcher import Dispatcher
 from narrun_async.errors import NarrunError
 from narrun_async.finalizer import finalize
 from narrun_async.limits import EndpointLimits, ErrorGuard
+from narrun_async.logs import RUN_LOG
 from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
 from narrun_async.planner import plan_pass
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
+from narrun_async.progress.journal import log_progress
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.statuses import RunVerdict, judge_run
 from narrun_async.writer import Writer
@@ -113,9 +115,11 @@ class Runner:
             downtime_s=lambda: self._limits.patience.downtime_s,
             waiting_for=lambda: self._limits.waiting_for,
         )
+        RUN_LOG.info("run %d begins: %s, %d narratives to do", run_id, start.mode.value, n_remaining)
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._obey_signals)
             beside.start_soon(self._limit_drain)
+            beside.start_soon(log_progress, progress)
             beside.start_soon(watch, progress, self._control)
             await self._run_passes(run_id, start.selection, progress, is_proven=counts.n_success > 0)
             beside.cancel_scope.cancel()
@@ -203,6 +207,7 @@ class Runner:
                 ended_why=verdict.why,
             ),
         )
+        RUN_LOG.info("run %d ends: %s: %s", run_id, verdict.status.value, verdict.why)
         return RunResult(
             verdict=verdict,
             summary=summary,

@@ -9,9 +9,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from narrun_async.control import RunControl
 from narrun_async.errors import LockHeldError, NarrunError, StorageError
+from narrun_async.logs import RUN_LOG
 from narrun_async.models import ExperimentId, RunId, WriterMessage
 from narrun_async.ports import OutcomeStore
 from narrun_async.progress import Progress
+from narrun_async.progress.journal import log_failures
 
 #: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile, because the
 #: workers wait for the queue
@@ -80,12 +82,14 @@ class Writer:
                     raise
             else:
                 return
+            RUN_LOG.warning("the database does not take a batch, trying again in %.0f s", pause_s)
             await anyio.sleep(pause_s)
         await self._write(batch)
 
     async def _write(self, batch: list[WriterMessage]) -> None:
         await self._store.write_batch(self._experiment_id, self._run_id, batch, self._progress.mark())
         self._progress.record_saved(batch)
+        log_failures(batch)
 
 
 def _may_pass(error: StorageError | LockHeldError) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from narrun_async import __version__
@@ -24,10 +26,12 @@ from narrun_async.app.planning import (
 )
 from narrun_async.clock import utc_now
 from narrun_async.config import ExperimentConfig, notices
+from narrun_async.control import RunControl
 from narrun_async.errors import ExitCode, NarrunError
 from narrun_async.logs import open_experiment_logs
 from narrun_async.models import Experiment, ExperimentStatus, RunStart
 from narrun_async.operations.ingesting import find_known_source
+from narrun_async.progress import Progress
 from narrun_async.progress.display import show_progress
 from narrun_async.reporting.banner import Banner, banner_lines
 from narrun_async.reporting.exports import export_results
@@ -165,7 +169,17 @@ async def _work(store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, intera
     )
     log_dir = Path(plan.experiment.log_dir or "logs")
     with open_experiment_logs(log_dir, level=operational.log_level):
-        return await runner.run(start, lambda progress, _: show_progress(progress, interactive=interactive))
+        return await runner.run(start, partial(_watch, plan.experiment.name, interactive))
+
+
+async def _watch(name: str, interactive: bool, progress: Progress, control: RunControl) -> None:
+    await show_progress(
+        progress,
+        stream=sys.stderr,
+        interactive=interactive,
+        description=name,
+        note=lambda: "stopping, what is in flight is let come to its end" if control.is_stopping else None,
+    )
 
 
 async def _finish(

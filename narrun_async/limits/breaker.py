@@ -17,6 +17,7 @@ import anyio
 from narrun_async.errors import FatalEndpointError, RunStopping
 from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import Slots
+from narrun_async.logs import RUN_LOG
 from narrun_async.retrying import CallFailure, FailureClass
 
 #: transient failures in a row, without a success, that open the breaker
@@ -128,6 +129,7 @@ class CircuitBreaker:
         if self._episode is not None:
             await self.wait_closed()
             return False
+        RUN_LOG.warning("the breaker opens: %s", failure.message)
         self._episode = episode = _Episode()
         self._slots.narrow()
         self._recovering = True
@@ -154,4 +156,5 @@ class CircuitBreaker:
                 self._patience.spend(problem.message)
             probes += 1
             problem = await self.confirm()
+        RUN_LOG.info("the breaker closes after %d probes", probes)
         return probes == 1

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from narrun_async.limits.patience import Patience
+from narrun_async.logs import RUN_LOG
 
 #: first wait where the endpoint names none; doubles with each wave that follows without a success
 FIRST_WAIT_S = 1.0
@@ -62,6 +63,7 @@ class OverloadGate:
         wait_s = retry_after_s if retry_after_s is not None else self._chosen_wait_s()
         self._patience.spend(problem, coming_wait_s=wait_s)
         if now + wait_s > self._opens_at:
+            RUN_LOG.info("the endpoint is overloaded, no calls for %.1f s: %s", wait_s, problem)
             self._wait_s = wait_s
             self._opens_at = now + wait_s
 

@@ -26,7 +26,7 @@ def parse_answer(envelope: Envelope) -> Verdict:
     """
     text = envelope.content.strip()
     # First, before any markers are looked for: those inside a string of sound JSON are quotations.
-    if text.startswith("{"):
+    if text.startswith(("{", "```")):
         reasoning = _stored_reasoning(envelope.reasoning)
         if (verdict := read_whole(text, prefix="", reasoning=reasoning)) is not None:
             return verdict

@@ -21,11 +21,10 @@ _PERCENTAGE = re.compile(r"[+-]?[0-9]{1,300}(?:\.[0-9]{0,300})?\s*%")
 
 # "0. nine", "0. nine five", "0. ninety-five", "0. 9", ".9": seen in answers of gpt-oss.
 _BROKEN_DECIMAL = re.compile(r"0?\s*\.\s*(?:(?P<digits>[0-9]{1,17})|(?P<words>[a-z]+(?:[ -]+[a-z]+){0,5}))", re.I)
-_UNITS = {
-    word: str(value)
-    for value, word in enumerate("zero one two three four five six seven eight nine".split())  # noqa: SIM905
-}
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), "23456789", strict=True))  # noqa: SIM905
+_UNIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TENS_WORDS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_UNITS = {word: str(digit) for digit, word in enumerate(_UNIT_WORDS)}
+_TENS = {word: str(digit) for digit, word in enumerate(_TENS_WORDS, start=2)}
 
 # An unescaped `"confidence"` cannot stand inside a JSON string, so only the field itself is ever touched.
 _CONFIDENCE_VALUE = re.compile(

@@ -27,7 +27,7 @@ _CONFIDENCE_LITERAL = re.compile(
     r"\bconfidence\b[\"']?\s*:\s*[\"']?(?P<number>(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)[\"']?\s*(?=[,}\"']|//|/\*|$)"
 )
 _QUOTED_KEY = re.compile(r"[\"'](?:detected|confidence|indicators|rationale)[\"']\s*:")
-_BRACE_OR_KEY = re.compile(r"[{}]|[\"']\s*:")
+_SYNTAX = re.compile(r"[{}\"]|'\s*:")
 _FIELD_KEY = re.compile(r"\b(?P<key>confidence|indicators|rationale)\b[\"']?\s*:")
 
 
@@ -43,7 +43,7 @@ def has_stray_fields(prose: str) -> bool:
 
 def has_stray_syntax(prose: str) -> bool:
     """Whether anything outside every object looks like a piece of one."""
-    return _BRACE_OR_KEY.search(prose) is not None
+    return _SYNTAX.search(prose) is not None
 
 
 def repair_object(text: str) -> dict[str, object] | None:

@@ -107,14 +107,13 @@ async def test_results_are_the_same_however_many_transient_faults_came_between()
     async with SimulatedEndpoint(behaviour) as endpoint, calling(endpoint.url) as provider:
         stormy = []
         for text in texts:
-            while (reply := await provider.complete(text)).status != 200:
-                assert reply.status == 500
-            stormy.append(reply)
+            replies = [await provider.complete(text) for _ in range(30)]
+            assert {reply.status for reply in replies} == {200, 500}
+            stormy += [next(reply for reply in replies if reply.status == 200)]
         stats = endpoint.stats()
     assert [content(reply) for reply in stormy] == [content(reply) for reply in calm]
-    assert stats.calls > stats.distinct_narratives == 40
-    assert stats.max_calls_per_narrative > 1
-    assert sum(stats.calls_by_status.values()) == stats.calls
+    assert (stats.calls, stats.distinct_narratives, stats.max_calls_per_narrative) == (1200, 40, 30)
+    assert sum(stats.calls_by_status.values()) == 1200
 
 
 async def test_a_probe_is_answered_and_is_no_narrative() -> None:
@@ -226,8 +225,12 @@ async def test_a_client_that_leaves_gives_its_slot_and_its_place_away() -> None:
         await until(lambda: endpoint.stats().in_flight == 3)
         endpoint.change_behaviour(latency_ms=1)
         staying = asyncio.create_task(provider.complete(body("synthetic 4")))
-        for task in leaving:
-            task.cancel()
+        await until(lambda: endpoint.stats().in_flight == 4)
+        leaving[1].cancel()
+        leaving[2].cancel()
+        await until(lambda: endpoint.stats().in_flight == 2)
+        assert not staying.done()
+        leaving[0].cancel()
         async with asyncio.timeout(5):
             assert (await staying).status == 200
         await asyncio.wait(leaving)
@@ -281,10 +284,11 @@ async def test_pipelined_requests_are_answered_in_order_also_when_they_come_in_p
                 writer.write(sent[start : start + 97])
                 await asyncio.sleep(0)
             ids = []
-            for _ in range(5):
-                head = await reader.readuntil(b"\r\n\r\n")
-                n_bytes = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-                ids.append(json.loads(await reader.readexactly(n_bytes))["id"])
+            async with asyncio.timeout(5):
+                for _ in range(5):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    n_bytes = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                    ids.append(json.loads(await reader.readexactly(n_bytes))["id"])
             writer.close()
             await writer.wait_closed()
             async with calling(endpoint.url) as provider:

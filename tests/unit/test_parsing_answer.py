@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from narrun_async.models import Detection, Envelope, ErrorCategory, Failure, Verdict
 from narrun_async.parsing import parse_answer, parse_envelope
+from narrun_async.parsing.texts import clean_text
 
 GOLDEN = Path(__file__).parent / "golden_answers"
 YES = '{"detected": true, "confidence": 0.9, "indicators": ["a"], "rationale": "r"}'
@@ -353,6 +354,7 @@ def test_objects_that_contradict_each_other_are_ambiguous_never_the_first(conten
         '", "detected": true, "x": "',
         "}{" + YES,
     ],
+    ids=range(7),
 )
 def test_an_echo_inside_the_rationale_changes_nothing(echo: str) -> None:
     content = json.dumps({"detected": False, "confidence": 0.1, "rationale": f"The text says: {echo} and so on."})
@@ -464,24 +466,42 @@ def test_a_detection_stands_literally_in_the_text(content: str, reasoning: str |
             text.encode()
 
 
+TEXTS = st.text(max_size=40)
+# Markers quoted inside an answer that itself stands behind markers may cost the answer, but never change it.
+UNMARKED_TEXTS = st.text(st.characters(exclude_characters="<["), max_size=40)
+MARKED_WRAPPINGS = ["<think>Hm.</think>{}", "<|channel|>final<|message|>{}<|return|>", "So: {}"]
+
+
 @given(
     st.booleans(),
     st.none() | st.floats(0, 1),
-    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20), max_size=5),
-    st.text(max_size=60),
-    st.sampled_from(
-        ["{}", "```json\n{}\n```", "<think>Hm.</think>{}", "<|channel|>final<|message|>{}<|return|>", "So: {}"]
-    ),
+    TEXTS,
+    st.sampled_from(["{}", " {}\n", "```json\n{}\n```"]),
     st.booleans(),
 )
-def test_a_sound_answer_comes_through_every_wrapping_unchanged_or_not_at_all(
-    detected: bool, confidence: float | None, indicators: list[str], rationale: str, wrapping: str, ascii_only: bool
+def test_a_sound_answer_comes_through_whatever_its_texts_say(
+    detected: bool, confidence: float | None, text: str, wrapping: str, ascii_only: bool
 ) -> None:
-    answer = {"detected": detected, "confidence": confidence, "indicators": indicators, "rationale": rationale}
-    verdict = read(wrapping.replace("{}", json.dumps(answer, ensure_ascii=ascii_only), 1), finish_reason="stop")
-    found = detection(verdict)
+    answer = {"detected": detected, "confidence": confidence, "indicators": [text], "rationale": text}
+    found = detection(read(wrapping.replace("{}", json.dumps(answer, ensure_ascii=ascii_only)), finish_reason="stop"))
     assert (found.detected, found.confidence) == (detected, confidence)
-    assert found.indicators == tuple(stripped for item in indicators if (stripped := item.strip()))
+    assert found.rationale == clean_text(text)
+
+
+@given(st.booleans(), UNMARKED_TEXTS, st.sampled_from(MARKED_WRAPPINGS), st.booleans())
+def test_a_sound_answer_comes_through_markers_and_prose(
+    detected: bool, text: str, wrapping: str, ascii_only: bool
+) -> None:
+    content = json.dumps({"detected": detected, "rationale": text}, ensure_ascii=ascii_only)
+    found = detection(read(wrapping.replace("{}", content), finish_reason="stop"))
+    assert (found.detected, found.rationale) == (detected, clean_text(text))
+
+
+@given(st.booleans(), TEXTS, st.sampled_from(MARKED_WRAPPINGS))
+def test_no_text_inside_an_answer_turns_it_round(detected: bool, text: str, wrapping: str) -> None:
+    content = json.dumps({"detected": detected, "rationale": text}, ensure_ascii=False)
+    verdict = read(wrapping.replace("{}", content), finish_reason="stop")
+    assert isinstance(verdict, Failure) or verdict.detected is detected
 
 
 @given(

@@ -99,6 +99,7 @@ def test_an_error_with_http_200_is_named_by_code_and_type_and_never_quoted() -> 
         ["neighbour"],
         True,
     ],
+    ids=["text", "object", "list", "bool"],
 )
 def test_an_error_whose_code_is_prose_is_not_quoted_either(error: object) -> None:
     for body in (

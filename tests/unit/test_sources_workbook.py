@@ -172,10 +172,11 @@ def test_a_formula_with_its_saved_value_is_taken(path: Path) -> None:
     sheet.write_row(0, 0, WIDE)
     sheet.write_row(1, 0, ["1"])
     sheet.write_formula(1, 1, '="Te"&"xt"', None, "Text")
-    sheet.write_formula(1, 2, '=""', None, "")  # its value is the empty text
     book.close()
+    empty_text = b'<c r="C2" t="str"><f>""</f><v></v></c>'  # as Excel saves a formula that gave no characters
+    not_read = b'<c r="F2"><f>1+1</f></c>'
     _patch(
-        path, SHEET_XML, lambda xml: xml.replace(b"</row></sheetData>", b'<c r="F2"><f>1+1</f></c></row></sheetData>')
+        path, SHEET_XML, lambda xml: xml.replace(b"</row></sheetData>", empty_text + not_read + b"</row></sheetData>")
     )
     assert [n.narrative_text for n in _read(path)] == ["Text"]
 

@@ -1,0 +1,138 @@
+"""`narrun list`, `show`, `status` and `export`: read the database beside whoever writes, and put it into lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from narrun_async.app.databases import reading
+from narrun_async.clock import local_now
+from narrun_async.models import Experiment, ExperimentStatus
+from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
+from narrun_async.reporting.exports import export_results
+from narrun_async.reporting.summary import load_summary
+from narrun_async.reporting.tables import (
+    ExperimentLine,
+    experiment_json,
+    experiment_lines,
+    experiments_lines,
+    runs_json,
+    summary_json,
+    summary_lines,
+)
+from narrun_async.reporting.wording import percent_text
+from narrun_async.statuses import shown_status
+from narrun_async.stores import SqliteStore, database_is_locked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusView:
+    """One look at an experiment."""
+
+    lines: Sequence[str]
+    #: a process is working on it right now
+    is_running: bool
+
+
+async def list_experiments(database: Path, *, incomplete_only: bool, name: str | None, as_json: bool) -> Sequence[str]:
+    """Every experiment, newest first."""
+    in_use = database_is_locked(database)
+    async with reading(database) as store:
+        chosen = [
+            one
+            for one in await store.list_experiments()
+            if (name is None or one.name == name) and (is_incomplete(one) or not incomplete_only)
+        ]
+        lines = [
+            ExperimentLine(experiment=one, status=_shown(one, in_use), counts=await store.count_results(one))
+            for one in chosen
+        ]
+    if as_json:
+        documents = [experiment_json(one.experiment, status=one.status, counts=one.counts) for one in lines]
+        return [_json(documents)]
+    return experiments_lines(lines)
+
+
+async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequence[str]:
+    """One experiment: settings, runs, results."""
+    in_use = database_is_locked(database)
+    async with reading(database) as store:
+        experiment = await _find(store, wanted)
+        runs = await store.list_runs(experiment.experiment_id)
+        summary = await load_summary(store, experiment)
+    status, simulated = _shown(experiment, in_use), is_simulated(experiment)
+    if as_json:
+        document = experiment_json(experiment, status=status, counts=summary.counts)
+        document |= {"runs": runs_json(runs), "summary": summary_json(summary, simulated=simulated)}
+        return [_json(document)]
+    return [
+        *experiment_lines(experiment, status=status, runs=runs),
+        "",
+        *summary_lines(summary, simulated=simulated),
+    ]
+
+
+async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -> StatusView:
+    """How far an experiment is; without an id the one that runs, or the newest."""
+    in_use = database_is_locked(database)
+    async with reading(database) as store:
+        experiment = await _find(store, wanted) if wanted else _current(await store.list_experiments())
+        if experiment is None:
+            return StatusView(lines=["no experiments yet"], is_running=False)
+        counts = await store.count_results(experiment)
+        errors = await store.count_errors(experiment.experiment_id)
+    status = _shown(experiment, in_use)
+    columns = experiment.columns
+    if as_json:
+        document = experiment_json(experiment, status=status, counts=counts) | {"errors_by_category": dict(errors)}
+        return StatusView(lines=[_json(document)], is_running=status is ExperimentStatus.RUNNING)
+    n_done = counts.n_success + counts.n_errors
+    lines = [
+        f"{experiment.experiment_id}  {experiment.name}  {status.value}  ({local_now()})",
+        f"{n_done:,} of {counts.n_total:,} ({percent_text(n_done, counts.n_total)}), {counts.n_errors:,} errors"
+        + "".join(f", {category} {number:,}" for category, number in errors.items()),
+    ]
+    if columns.get("last_progress_update"):
+        lines.append(f"last saved {columns['last_progress_update']}")
+    if status is ExperimentStatus.RUNNING and columns.get("estimated_completion_time"):
+        lines.append(f"expected end {columns['estimated_completion_time']}")
+    return StatusView(lines=lines, is_running=status is ExperimentStatus.RUNNING)
+
+
+async def export_experiment(
+    database: Path, wanted: str, directory: Path, *, formats: Sequence[Literal["csv", "json"]], with_text: bool
+) -> Sequence[Path]:
+    """Write the results into files; the database is only read.
+
+    :raises StorageError: a file cannot be written; none is left half done
+    """
+    async with reading(database) as store:
+        experiment = await _find(store, wanted)
+        return await export_results(store, experiment, directory, formats=formats, with_text=with_text)
+
+
+async def _find(store: SqliteStore, wanted: str) -> Experiment:
+    """As on a resume, except that `latest` is simply the newest: one looks at finished ones, too."""
+    if wanted == LATEST and (experiments := await store.list_experiments()):
+        return experiments[0]
+    return await find_experiment(store, wanted)
+
+
+def _current(experiments: Sequence[Experiment]) -> Experiment | None:
+    running = (one for one in experiments if one.status is ExperimentStatus.RUNNING)
+    return next(running, experiments[0] if experiments else None)
+
+
+def _shown(experiment: Experiment, in_use: bool) -> ExperimentStatus:
+    return shown_status(experiment.status, database_in_use=in_use)
+
+
+def is_simulated(experiment: Experiment) -> bool:
+    return experiment.columns.get("model_provider") == "simulated"
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=2)
