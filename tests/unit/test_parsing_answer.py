@@ -420,6 +420,14 @@ def test_repair_takes_nothing_that_does_not_stand_in_the_text(content: str) -> N
     assert category(read(content, finish_reason="stop")) is ErrorCategory.BAD_JSON
 
 
+@pytest.mark.parametrize(
+    "beside", ['{"detected": true,}', '{"detected": "maybe"}', '{"rationale": "r",}', '"rationale": "r"']
+)
+def test_repair_is_for_an_object_that_stands_alone(beside: str) -> None:
+    assert detection(read('So: {"detected": true,}')).parse_method == "json_repair"
+    assert category(read(f'{beside} and {{"detected": true,}}', finish_reason="stop")) is ErrorCategory.BAD_JSON
+
+
 def test_a_text_too_long_for_an_answer_is_not_searched() -> None:
     assert category(read("word " * 100_000 + YES)) is ErrorCategory.BAD_JSON
 
