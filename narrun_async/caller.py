@@ -117,6 +117,16 @@ class Caller:
         :raises AttemptFailed: it decided nothing; `retry` is next
         :raises FatalEndpointError: the endpoint refuses the configuration
         """
+        try:
+            return await self._attempt(flight)
+        except (AttemptFailed, NarrunError):
+            raise
+        except Exception as error:
+            # A defect of ours that one narrative brings to light costs that narrative, not the run.
+            self._release_suspect(flight)
+            return _internal_failure(flight.item, error)
+
+    async def _attempt(self, flight: Flight) -> Outcome:
         item = flight.item
         if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
             return _source_changed(item)
@@ -135,7 +145,10 @@ class Caller:
                 raise AttemptFailed(
                     judged, started_at=started_at, started=started, duration_s=duration_s, was_alone=was_alone
                 )
-        self._limits.record_success()
+        if isinstance(judged, CallFailure) and judged.failure_class is FailureClass.PERMANENT:
+            self._limits.record_refusal()
+        else:
+            self._limits.record_success()
         self._release_suspect(flight)
         return _outcome(item, judged, started_at=started_at, duration_s=duration_s)
 
@@ -251,7 +264,7 @@ def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s:
     return probe
 
 
-def internal_failure(item: WorkItem, error: Exception) -> Outcome:
+def _internal_failure(item: WorkItem, error: Exception) -> Outcome:
     """An error row for a defect of ours that one narrative brought to light; only the type is told, never the text."""
     message = f"defect in narrun: {type(error).__name__}"
     return Outcome(item=item, verdict=Failure(category=ErrorCategory.INTERNAL, message=message), attempt=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from narrun_async.caller import AttemptFailed, Caller, Flight, internal_failure
+from narrun_async.caller import AttemptFailed, Caller, Flight
 from narrun_async.control import RunControl
 from narrun_async.errors import NarrunError, RunStopping
 from narrun_async.limits import EndpointLimits, ErrorGuard
@@ -83,10 +83,6 @@ class Dispatcher:
             return await self._caller.attempt(flight)
         except AttemptFailed as failed:
             return failed
-        except (NarrunError, RunStopping):
-            raise
-        except Exception as error:
-            return internal_failure(flight.item, error)
 
     async def _deliver(self, outcome: Outcome, outcomes: MemoryObjectSendStream[WriterMessage]) -> None:
         for admitted in self._guard.admit(outcome):

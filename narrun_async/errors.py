@@ -7,7 +7,8 @@
     ├── StorageError                 74   the database cannot be read or written
     ├── TemporaryError               75   try again later, nothing is lost
     │   ├── LockHeldError                 another process works on this database
-    │   └── WaitedTooLongError            the endpoint stayed unwell for longer than --max-wait
+    │   ├── WaitedTooLongError            the endpoint stayed unwell for longer than --max-wait
+    │   └── BudgetSpentError              --max-tokens-total or --max-cost is reached
     └── ConfigurationError           78   a setting, a credential or a model name is wrong
         ├── FatalEndpointError            the endpoint refuses this configuration
         └── RepeatedFailureError          narrative after narrative fails in the same way
@@ -120,6 +121,19 @@ class WaitedTooLongError(TemporaryError):
         super().__init__(
             f"the endpoint has not answered for {waited_s:.0f} s (--max-wait {max_wait_s:.0f} s); last: {last_problem}",
             advice="what is saved stays saved; resume when the endpoint is back",
+        )
+
+
+class BudgetSpentError(TemporaryError):
+    """What the user allowed for this experiment is spent."""
+
+    def __init__(self, *, what: str, limit: float, spent: float) -> None:
+        self.what = what
+        self.limit = limit
+        self.spent = spent
+        super().__init__(
+            f"the budget is spent: {spent:,.10g} of {limit:,.10g} {what}, earlier runs included",
+            advice="what is saved stays saved; resume with a higher limit",
         )
 
 

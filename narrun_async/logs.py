@@ -76,6 +76,7 @@ class ExperimentLogs:
         while self._handlers:
             logger, handler = self._handlers.pop()
             logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)
             handler.close()
 
     def _warn(self, path: Path, error: BaseException) -> None:

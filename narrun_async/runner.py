@@ -26,7 +26,7 @@ from narrun_async.progress import Progress, ProgressSnapshot
 from narrun_async.progress.journal import log_progress
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.statuses import RunVerdict, judge_run
-from narrun_async.writer import Writer
+from narrun_async.writer import BatchPolicy, Writer
 
 #: items between planner and workers; the page behind them is the real buffer
 WORK_QUEUE_ITEMS = 16
@@ -77,6 +77,7 @@ class Runner:
         *,
         spec: CallSpec,
         settings: RunSettings,
+        batches: BatchPolicy | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._store = store
@@ -84,6 +85,7 @@ class Runner:
         self._experiment = experiment
         self._spec = spec
         self._settings = settings
+        self._batches = batches
         self._rng = rng or random.Random()
         self._control = RunControl()
         self._limits = EndpointLimits(
@@ -127,7 +129,9 @@ class Runner:
 
     async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, *, is_proven: bool) -> None:
         guard = ErrorGuard(is_proven=is_proven, max_consecutive_errors=self._settings.max_consecutive_errors)
-        writer = Writer(self._store, self._experiment.experiment_id, run_id, progress, self._control)
+        writer = Writer(
+            self._store, self._experiment.experiment_id, run_id, progress, self._control, policy=self._batches
+        )
         for number in range(1, self._settings.max_passes + 1):
             outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
             caller = Caller(
@@ -187,8 +191,10 @@ class Runner:
     async def _finish(self, run_id: RunId, progress: Progress) -> RunResult:
         experiment_id = self._experiment.experiment_id
         reason = self._control.reason
+        snapshot = progress.snapshot()
         verdict = judge_run(
             await self._store.count_results(self._experiment),
+            n_left=snapshot.n_remaining_at_start - snapshot.n_saved,
             stopped_with=reason.exit_code if reason else None,
             stopped_why=str(reason),
         )
@@ -211,7 +217,7 @@ class Runner:
         return RunResult(
             verdict=verdict,
             summary=summary,
-            progress=progress.snapshot(),
+            progress=snapshot,
             problem=reason if isinstance(reason, NarrunError) else None,
         )
 

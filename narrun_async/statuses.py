@@ -40,14 +40,16 @@ class RunVerdict:
     why: str
 
 
-def judge_run(counts: ResultCounts, *, stopped_with: ExitCode | None, stopped_why: str) -> RunVerdict:
+def judge_run(counts: ResultCounts, *, n_left: int, stopped_with: ExitCode | None, stopped_why: str) -> RunVerdict:
     """The status and the exit code that the rows and the reason for stopping lead to.
 
     A run that was stopped after its last row was saved is complete all the same.
 
+    :param n_left: narratives that the run set out to work on and did not bring to an end, error rows to retry included
     :param stopped_with: the exit code of the reason; None when the run came to its own end
     """
-    if counts.n_missing == 0 and stopped_with not in _FAILING:
+    was_cut_short = stopped_with is not None and (n_left > 0 or stopped_with in _FAILING)
+    if counts.n_missing == 0 and not was_cut_short:
         if counts.n_errors:
             why = f"completed; {counts.n_errors} of {counts.n_total} rows are errors"
             return RunVerdict(status=COMPLETED, exit_code=ExitCode.COMPLETED_WITH_ERRORS, why=why)

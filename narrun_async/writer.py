@@ -15,10 +15,6 @@ from narrun_async.ports import OutcomeStore
 from narrun_async.progress import Progress
 from narrun_async.progress.journal import log_failures
 
-#: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile, because the
-#: workers wait for the queue
-STORAGE_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPolicy:
@@ -26,6 +22,9 @@ class BatchPolicy:
 
     max_rows: int = 64
     linger_s: float = 0.020
+    #: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile, because the
+    #: workers wait for the queue
+    storage_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
 class Writer:
@@ -74,7 +73,7 @@ class Writer:
         return batch
 
     async def _save(self, batch: list[WriterMessage]) -> None:
-        for pause_s in STORAGE_PAUSES_S:
+        for pause_s in self._policy.storage_pauses_s:
             try:
                 await self._write(batch)
             except (StorageError, LockHeldError) as error:
@@ -83,7 +82,9 @@ class Writer:
             else:
                 return
             RUN_LOG.warning("the database does not take a batch, trying again in %.0f s", pause_s)
-            await anyio.sleep(pause_s)
+            # A run that stops does not sit the pause out: the batch gets its last try at once.
+            with anyio.move_on_after(pause_s):
+                await self._control.wait_stopping()
         await self._write(batch)
 
     async def _write(self, batch: list[WriterMessage]) -> None:

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from narrun_async.config import DataSection
+from narrun_async.errors import StorageError
+from narrun_async.logs import make_private_directory
 from narrun_async.models import IngestReport
 from narrun_async.operations.ingesting import SourceFile, ingest
 from narrun_async.sources import file_checksum, file_md5, open_source
@@ -20,7 +22,10 @@ async def writing(path: Path, *, purpose: str) -> AsyncIterator[tuple[SqliteStor
     :raises LockHeldError: another process works on it
     :raises StorageError: it cannot be used; it is left as it was
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        make_private_directory(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot make its directory: {error.strerror}", path=path) from error
     with DatabaseLock(path, purpose=purpose) as lock:
         store = await open_sqlite_writer(path)
         try:

@@ -27,7 +27,7 @@ from narrun_async.app.planning import (
 from narrun_async.clock import utc_now
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.control import RunControl
-from narrun_async.errors import ExitCode, NarrunError
+from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.logs import open_experiment_logs
 from narrun_async.models import Experiment, ExperimentStatus, RunStart
 from narrun_async.operations.ingesting import find_known_source
@@ -58,6 +58,8 @@ async def run_experiment(
     if request.config_is_default and not resume:
         tell(f"no configuration was named; this is the simulated smoke run ({request.config_file})")
     database = chosen_database(request, given, environment)
+    if resume and not database.exists():
+        raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     async with writing(database, purpose="run") as (store, lock):
         if store.backup:
             tell(f"the database was brought up to date; the file as it was: {store.backup}")
@@ -98,7 +100,6 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         tell(f"to do      {plan.n_remaining} narratives, up to {plan.config.operational.concurrency} calls at a time")
     else:
         assert given is not None
-        chosen_selection(request, given.operational, resume=False)
         n_narratives = await _count_narratives(database, given)
         limit = given.run.max_narratives
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
@@ -119,7 +120,10 @@ async def _count_narratives(database: Path, given: ExperimentConfig) -> int:
 
 
 def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[ExperimentConfig | None, bool]:
-    """The configuration that was named, and whether this is a resume (flag > environment > YAML)."""
+    """The configuration that was named, and whether this is a resume (flag > environment > YAML).
+
+    :raises UsageError: a new experiment has no error rows that could be retried
+    """
     if request.resume and (request.config_is_default or request.config_file is None):
         return None, True
     if request.config_file is None:
@@ -129,6 +133,8 @@ def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[E
     if request.api_url is not None and not resume:
         # a new experiment is created with that URL; only a resumed one is overridden
         given = load_config(request.config_file, environment, {**request.overrides, "model.api_url": request.api_url})
+    if not resume:
+        chosen_selection(request, given.operational, resume=False)
     return given, resume
 
 
@@ -136,7 +142,6 @@ async def _plan_new(
     store: SqliteStore, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
 ) -> RunPlan:
     assert given is not None
-    chosen_selection(request, given.operational, resume=False)
     return await plan_new(store, request, given, notices(given, environment))
 
 

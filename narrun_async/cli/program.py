@@ -12,6 +12,7 @@ import typer
 from narrun_async import __version__
 from narrun_async.cli import data, experiments, run, simulate
 from narrun_async.cli.environment import refuse_unknown
+from narrun_async.cli.streams import open_missing_streams
 from narrun_async.errors import ExitCode, NarrunError
 
 #: a defect of ours, after sysexits.h
@@ -48,6 +49,7 @@ simulate.register(app)
 
 def main() -> None:
     """Run one command and leave with its exit code."""
+    open_missing_streams()
     try:
         app()
     except BaseExceptionGroup as group:

@@ -11,6 +11,7 @@ import typer
 
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
 from narrun_async.cli.environment import read_switch, read_text
+from narrun_async.cli.streams import flush_streams, outlive_terminal, print_line
 
 Database = Annotated[
     Path | None,
@@ -168,11 +169,18 @@ def _carry_out(request: RunRequest, *, dry_run: bool) -> None:
     from narrun_async.app.running import preview_run, run_experiment
 
     def tell(line: str) -> None:
-        typer.echo(line, err=True)
+        print_line(line, sys.stderr)
+
+    def say(line: str) -> None:
+        print_line(line, sys.stdout)
 
     async def carry_out() -> int:
         if dry_run:
             return await preview_run(request, os.environ, tell=tell)
-        return await run_experiment(request, os.environ, tell=tell, say=typer.echo, interactive=sys.stderr.isatty())
+        outlive_terminal()
+        return await run_experiment(request, os.environ, tell=tell, say=say, interactive=sys.stderr.isatty())
 
-    raise typer.Exit(anyio.run(carry_out))
+    try:
+        raise typer.Exit(anyio.run(carry_out))
+    finally:
+        flush_streams()

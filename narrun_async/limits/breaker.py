@@ -77,6 +77,10 @@ class CircuitBreaker:
         if self._recovering and not self._slots.is_narrowed:
             self._recovering = False
 
+    def record_refusal(self) -> None:
+        """The endpoint answered that it will not take a request: it is well, but nothing shows that calls succeed."""
+        self._failures_in_a_row = 0
+
     def release_suspect(self) -> None:
         """A suspect has been tried again, whatever came of it."""
         self._suspects -= 1

@@ -60,6 +60,12 @@ class EndpointLimits:
         self.gate.record_success()
         self.breaker.record_success()
 
+    def record_refusal(self) -> None:
+        """The endpoint is well and refused a request: no reason to wait, and none to send more calls at a time."""
+        self.patience.restore()
+        self.gate.record_success()
+        self.breaker.record_refusal()
+
     async def charge(self, failure: CallFailure, *, call_started: float, was_alone: bool) -> tuple[bool, bool]:
         """Whose fault was a failed call? See `CircuitBreaker.charge`; an overload is never the narrative's."""
         if failure.failure_class is FailureClass.OVERLOAD:

@@ -41,7 +41,7 @@ class ErrorGuard:
         if verdict.category in _SUSPECT_CATEGORIES and not self._is_proven:
             return self._hold(outcome, verdict.message)
         self._count_streak(verdict.category, verdict.message)
-        return self._release(outcome)
+        return self._release(outcome) if _was_answered(outcome) else (outcome,)
 
     def finish(self) -> None:
         """The remaining set is exhausted.
@@ -74,3 +74,8 @@ class ErrorGuard:
         self._streak_category = category
         if self._streak >= self._max_consecutive_errors:
             raise RepeatedFailureError(count=self._streak, category=category, message=message)
+
+
+def _was_answered(outcome: Outcome) -> bool:
+    """The endpoint took the request, whatever its answer is worth; nothing else shows that the settings work."""
+    return outcome.attempt is not None and outcome.attempt.http_status == 200

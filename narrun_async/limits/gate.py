@@ -10,6 +10,8 @@ from narrun_async.logs import RUN_LOG
 
 #: first wait where the endpoint names none; doubles with each wave that follows without a success
 FIRST_WAIT_S = 1.0
+#: shortest wait, whatever the endpoint names; doubles likewise, because "at once" may be said for hours
+SHORTEST_WAIT_S = 0.1
 #: longest wait that we choose ourselves
 LONGEST_WAIT_S = 30.0
 #: calls start again within this share of the wait, at most STAGGER_CAP_S, so that they do not arrive as one burst
@@ -60,7 +62,10 @@ class OverloadGate:
             self._closed_at = now
         if retry_after_s is None and same_wave:
             return
-        wait_s = retry_after_s if retry_after_s is not None else self._chosen_wait_s()
+        if retry_after_s is None:
+            wait_s = self._chosen_wait_s(FIRST_WAIT_S)
+        else:
+            wait_s = max(retry_after_s, self._chosen_wait_s(SHORTEST_WAIT_S))
         self._patience.spend(problem, coming_wait_s=wait_s)
         if now + wait_s > self._opens_at:
             RUN_LOG.info("the endpoint is overloaded, no calls for %.1f s: %s", wait_s, problem)
@@ -79,5 +84,6 @@ class OverloadGate:
             stagger_s = min(STAGGER_CAP_S, STAGGER_SHARE * self._wait_s)
             await self._sleep(remaining_s + self._rng.uniform(0, stagger_s))
 
-    def _chosen_wait_s(self) -> float:
-        return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (self._waves - 1))
+    def _chosen_wait_s(self, first_s: float) -> float:
+        # The exponent is bounded because a float overflows at 2^1024.
+        return min(LONGEST_WAIT_S, first_s * 2.0 ** min(max(self._waves - 1, 0), 64))

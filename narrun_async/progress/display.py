@@ -195,12 +195,13 @@ class _LiveLine:
     def _draw(self, snapshot: ProgressSnapshot, note: str | None) -> Text:
         # One column stays free: some terminals wrap when the last one is written.
         width = self._console.width - 1
+        figures = _figures(snapshot, note)
         lead = f"{self._description} " if self._description else ""
-        room = width - Text(lead).cell_len
-        figures = _fit(_figures(snapshot, note), room - _SHORTEST_BAR - 1)
-        bar_width = min(_LONGEST_BAR, room - len(figures) - 1)
-        if bar_width < _SHORTEST_BAR:
-            bar_width = 0
+        # The bar's length depends on the terminal alone, so that the figures stay where they are.
+        bar_width = min(max(_SHORTEST_BAR, width // 5), _LONGEST_BAR)
+        room = width - Text(lead).cell_len - bar_width - 1
+        if room < len(figures[0]):
+            lead, bar_width, room = "", 0, width
         done_width = bar_width * snapshot.n_done // max(1, snapshot.n_total)
         done, left = ("━", "─") if self._console.encoding.startswith("utf") else ("#", "-")
         return Text.assemble(
@@ -208,7 +209,7 @@ class _LiveLine:
             (done * done_width, "bar.complete"),
             (left * (bar_width - done_width), "bar.back"),
             " " if bar_width else "",
-            (figures, "yellow" if snapshot.waiting_for or note else ""),
+            (_fit(figures, room)[:room], "yellow" if snapshot.waiting_for or note else ""),
             no_wrap=True,
             overflow="crop",
         )

@@ -71,8 +71,8 @@ OUR_COLUMNS = (
     "run_id",
 )
 
-#: hold the narrative, or quote it
-TEXT_COLUMNS = frozenset({"narrative_text", "raw_response", "rationale", "reasoning_steps"})
+#: hold the narrative, or quote it: models put short quotations into their indicators
+TEXT_COLUMNS = frozenset({"narrative_text", "raw_response", "rationale", "reasoning_steps", "indicators"})
 
 #: the columns of `experiments` that hold the prompts
 PROMPT_COLUMNS = frozenset({"system_prompt", "user_template", "config_json"})
@@ -212,7 +212,8 @@ class _JsonFile:
 
     def write_row(self, row: Mapping[str, object]) -> None:
         values = {name: _json_value(row.get(name)) for name in self._columns}
-        values["indicators"] = indicator_list(values["indicators"])
+        if "indicators" in values:
+            values["indicators"] = indicator_list(values["indicators"])
         self._file.write(f"{self._lead}{_dumps(values)}")
         self._lead = ",\n"
 

@@ -90,7 +90,7 @@ def _agreement_rows(confusion: ConfusionCounts, metrics: Metrics) -> list[tuple[
         ("accuracy", _measure(metrics.accuracy, tp + tn, confusion.n_labelled, "labelled rows")),
         ("precision", _measure(metrics.precision, tp, tp + fp, "detected")),
         ("recall", _measure(metrics.recall, tp, tp + fn, "labelled positive")),
-        ("F1", _measure(metrics.f1, 2 * tp, 2 * tp + fp + fn, "2 TP + FP + FN")),
+        ("F1", _measure(metrics.f1, 2 * tp, 2 * tp + fp + fn, "= 2 TP + FP + FN")),
     ]
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,18 @@ def open_umask() -> Iterator[None]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def stderr_of(program: str, *arguments: str) -> str:
+    """In a process of its own: pytest attaches handlers to every logger."""
+    ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ""
+    return ran.stderr
 
 
 def test_each_logger_writes_its_own_file(tmp_path: Path) -> None:
@@ -111,20 +124,19 @@ def test_an_exception_is_logged_by_type_and_place_without_its_sentence(tmp_path:
     assert re.search(r"ERROR stopped \[test_logs\.py:\d+ \w+ > KeyError\]\n$", line)
 
 
-def test_without_open_logs_nothing_is_said_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
-    for logger in LOGGERS:
-        logger.error("nobody listens")
-    assert capfd.readouterr() == ("", "")
+def test_without_open_logs_nothing_is_said_anywhere() -> None:
+    program = "from narrun_async.logs import *; RUN_LOG.error('a'); ERROR_LOG.error('b'); PERFORMANCE_LOG.error('c')"
+    assert stderr_of(program) == ""
 
 
 def test_leaving_removes_the_handlers_and_closes_the_files_also_after_an_error(tmp_path: Path) -> None:
     handlers_before = [list(logger.handlers) for logger in LOGGERS]
-    open_before = len(os.listdir("/dev/fd"))
+    open_before = open_descriptors()
     with pytest.raises(RuntimeError):
         with open_experiment_logs(tmp_path, level="info"):
             raise RuntimeError
     assert [list(logger.handlers) for logger in LOGGERS] == handlers_before
-    assert len(os.listdir("/dev/fd")) == open_before
+    assert open_descriptors() == open_before
 
 
 def test_root_handlers_see_nothing_of_our_lines(tmp_path: Path) -> None:
@@ -179,9 +191,14 @@ def test_logging_survives_when_stderr_is_gone_too(tmp_path: Path, monkeypatch: p
             RUN_LOG.info("line")
 
 
-def test_a_wrong_format_string_does_not_reach_whoever_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_experiment_logs(tmp_path, level="info"):
-        RUN_LOG.info("%d", "seven")
-        RUN_LOG.info("next")
-    assert "TypeError" in capsys.readouterr().err
+def test_a_wrong_format_string_does_not_reach_whoever_logs(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from narrun_async.logs import RUN_LOG, open_experiment_logs
+with open_experiment_logs(Path(sys.argv[1]), level="info"):
+    RUN_LOG.info("%d", "seven")
+    RUN_LOG.info("next")
+"""
+    assert "(TypeError)" in stderr_of(program, str(tmp_path))
     assert (tmp_path / "run.log").read_text().endswith("INFO next\n")

@@ -104,11 +104,12 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         primary = code & 0xFF if code is not None else None
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            note = path.resolve().with_name(path.name + ".lock.json")
+            resolved = path.resolve()
+            note = resolved.with_name(resolved.name + ".lock.json")
             raise LockHeldError(path, holder=describe_holder(note)) from error
         raise StorageError(
             _explain(primary, error), path=path, advice=_advise(primary), may_pass=primary == sqlite3.SQLITE_FULL
-        ) from error
+        ) from (None if code is None else error)
 
 
 _EXPLANATIONS = {
@@ -124,7 +125,10 @@ _EXPLANATIONS = {
 def _explain(primary: int | None, error: sqlite3.Error) -> str:
     if primary in _EXPLANATIONS:
         return _EXPLANATIONS[primary][0]
-    # The driver's sentence names tables and columns, never bound values.
+    if primary is None:
+        # Raised by the driver itself, whose sentence may quote a text that it could not decode.
+        return f"the SQLite driver refuses ({type(error).__name__})"
+    # SQLite's own sentence names tables and columns, never values.
     return f"SQLite refuses ({getattr(error, 'sqlite_errorname', type(error).__name__)}): {error}"
 
 

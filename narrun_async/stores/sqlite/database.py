@@ -22,6 +22,7 @@ class Database:
         self.path = path
         self._reader = reader
         self._writer = writer
+        self._identity = _identity_of(path)
 
     @property
     def writer(self) -> aiosqlite.Connection:
@@ -29,6 +30,18 @@ class Database:
         if self._writer is None:
             raise StorageError("opened for reading only", path=self.path)
         return self._writer
+
+    def require_in_place(self) -> None:
+        """SQLite goes on storing into a file that was deleted or replaced, without a word.
+
+        :raises StorageError: that has happened
+        """
+        if _identity_of(self.path) != self._identity:
+            raise StorageError(
+                "the file was moved, deleted or replaced while the run worked on it",
+                path=self.path,
+                advice="put it back, then resume",
+            )
 
     def wrap_errors(self) -> AbstractContextManager[None]:
         return wrap_sqlite_errors(self.path)
@@ -53,3 +66,11 @@ class Database:
         finally:
             if self._writer is not None:
                 await self._writer.close()
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -200,7 +200,6 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
         for name, declaration in columns.items():
             if name not in present:
                 await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
-    await _refuse_duplicates(connection, path)
     for table, key in UNIQUE_KEYS.items():
         if not await _has_unique_index(connection, table, key):
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
@@ -212,7 +211,13 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
     )
 
 
-async def _refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> None:
+async def refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> None:
+    """To be called before anything is changed, the journal mode in the file's header included.
+
+    :raises StorageError: a file of the predecessor holds several results of one narrative
+    """
+    if await schema_version(connection) or not await _column_names(connection, "narrative_results"):
+        return
     async with connection.execute(
         "SELECT COUNT(*) FROM (SELECT 1 FROM narrative_results"
         " GROUP BY experiment_id, incident_id, narrative_type HAVING COUNT(*) > 1)"
@@ -267,7 +272,7 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> Path | None:
     """Take the steps that are missing; backs an existing file up first. Safe to repeat.
 
     :returns: the backup, or None when none was needed
-    :raises StorageError: the file is foreign, newer, or holds duplicate results
+    :raises StorageError: the file is foreign or newer, or the backup cannot be made
     """
     has_tables = await refuse_foreign(connection, path)
     version = await schema_version(connection)
@@ -283,9 +288,12 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> Path | None:
 
 async def back_up(connection: aiosqlite.Connection, path: Path) -> Path:
     """A consistent copy beside the database, for its owner only: `<name>.<local time>.bak`."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     target = path.with_name(f"{path.name}.{stamp}.bak")
-    target.touch(mode=0o600, exist_ok=False)
+    try:
+        target.touch(mode=0o600, exist_ok=False)
+    except OSError as error:
+        raise StorageError(f"cannot back the database up: {error.strerror}", path=target) from error
     copy = sqlite3.connect(target, check_same_thread=False)
     try:
         await connection.backup(copy)

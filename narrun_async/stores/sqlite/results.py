@@ -92,6 +92,7 @@ class ResultsPart(Database):
             async with transaction(self.writer):
                 await self.writer.executemany(statements.INSERT_ATTEMPT, attempts)
                 await self._write_rows(experiment_id, run_id, rows, mark)
+                self.require_in_place()
 
     async def _write_rows(
         self,

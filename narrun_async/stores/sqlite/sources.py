@@ -59,7 +59,7 @@ class SourcesPart(Database):
                 last_known_id = (await self.fetch_exactly_one(statements.MAX_NARRATIVE_ID, {}))[0]
                 await _insert_narratives(writer, source)
                 report = await self._judge_incoming(source, on_conflict, last_known_id)
-                await writer.execute("COMMIT" if report.loaded else "ROLLBACK")
+                await writer.execute("COMMIT")
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     if writer.in_transaction:
@@ -97,8 +97,13 @@ class SourcesPart(Database):
 
     async def _report_known(self, source: NarrativeSource, *, n_keys: int, known: sqlite3.Row) -> IngestReport:
         if known["n_known"] == n_keys == known["n_equal"]:
-            row = await self._fetch_in_transaction(statements.FIND_KNOWN_SOURCE, {})
-            return IngestReport(source=_data_source(row), loaded=False, summary=source.summary())
+            if known["n_without_checksum"] == n_keys:
+                await self.writer.execute(statements.ADOPT_SOURCE, {"checksum": source.checksum})
+            if known["n_without_checksum"] in (0, n_keys):
+                row = await self._fetch_in_transaction(statements.FIND_KNOWN_SOURCE, {})
+                # A part of a source, or parts of several, would be another cohort than the one asked for.
+                if row["n_narratives"] == n_keys:
+                    return IngestReport(source=_data_source(row), loaded=False, summary=source.summary())
         raise BadInputError(
             f"{source.path}: {known['n_known']} of its {n_keys} narratives are in the database already"
             f" ({known['n_equal']} with the same text), so it is neither the same file nor a new one",

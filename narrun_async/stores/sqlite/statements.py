@@ -54,9 +54,11 @@ SELECT COUNT(*) FROM (
 )
 """
 
-#: keys of the file that were in the database before it, and how many of those have the same text
+#: keys of the file that were in the database before it, how many of those have the same text, and how many come from
+#: a file whose checksum the predecessor did not keep
 COUNT_KNOWN = """
-SELECT COUNT(*) AS n_known, COALESCE(SUM(s.text_sha256 = i.text_sha256), 0) AS n_equal
+SELECT COUNT(*) AS n_known, COALESCE(SUM(s.text_sha256 = i.text_sha256), 0) AS n_equal,
+       COALESCE(SUM(s.data_checksum IS NULL), 0) AS n_without_checksum
 FROM (SELECT incident_id, narrative_type, text_sha256, MIN(file_row) FROM incoming
       GROUP BY incident_id, narrative_type) AS i
 CROSS JOIN source_narratives AS s
@@ -71,6 +73,12 @@ WHERE data_checksum = (
     CROSS JOIN source_narratives AS s ON s.incident_id = i.incident_id AND s.narrative_type = i.narrative_type
     LIMIT 1)
 GROUP BY data_checksum
+"""
+
+#: the file's rows, loaded by a predecessor that kept no checksum, are known by this file's from now on
+ADOPT_SOURCE = """
+UPDATE source_narratives SET data_checksum = :checksum
+WHERE data_checksum IS NULL AND (incident_id, narrative_type) IN (SELECT incident_id, narrative_type FROM incoming)
 """
 
 SUMMARISE_SOURCE = """

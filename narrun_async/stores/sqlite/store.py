@@ -14,7 +14,13 @@ from narrun_async.stores.sqlite.connection import (
     wrap_sqlite_errors,
 )
 from narrun_async.stores.sqlite.experiments import ExperimentsPart
-from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION, migrate, refuse_foreign, schema_version
+from narrun_async.stores.sqlite.migrations import (
+    SCHEMA_VERSION,
+    migrate,
+    refuse_duplicates,
+    refuse_foreign,
+    schema_version,
+)
 from narrun_async.stores.sqlite.results import ResultsPart
 from narrun_async.stores.sqlite.sources import SourcesPart
 
@@ -40,6 +46,7 @@ async def open_sqlite_writer(path: Path) -> SqliteStore:
         with wrap_sqlite_errors(path):
             await _refuse_damage(reader, path)
             await refuse_foreign(reader, path)
+            await refuse_duplicates(reader, path)
         writer = await connect_writer(path)
         try:
             with wrap_sqlite_errors(path):

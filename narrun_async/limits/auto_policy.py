@@ -1,0 +1,115 @@
+"""Owns the numbers of `--concurrency auto`, each with its reason; docs/decisions/0003 tells what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoPolicy:
+    """How the controller climbs, holds, probes and paces. Shares are of the rate that is compared with."""
+
+    # --- epochs -------------------------------------------------------------------------------------------------------
+
+    #: completions in an epoch while climbing, at least; a doubling that helps is seen in few
+    climb_epoch_completions: int = 16
+    #: completions in the very first; whatever it says, a doubling is tried
+    first_epoch_completions: int = 8
+    #: completions in an epoch afterwards, at least; answers of very unequal length need this many for a 5 % decision
+    steady_epoch_completions: int = 64
+    #: … and rounds of L completions; by Little's law a part of a round would do, but the calls of a change linger
+    climb_epoch_rounds: int = 2
+    steady_epoch_rounds: int = 4
+    #: an epoch in which in-flight was on average below this share of the limit says nothing about the limit
+    filled_share: float = 0.9
+    #: such epochs in a row that end a trial: more slots than there is work for
+    void_epochs_before_settling: int = 3
+
+    # --- climbing -----------------------------------------------------------------------------------------------------
+
+    #: a doubling that gains this much is followed by another
+    climb_gain: float = 1.20
+    #: a level that gains this much over the one below is kept
+    keep_gain: float = 1.05
+    #: a doubling that gains this much is believed after one round: at 64 slots it saves a third of the climb
+    early_gain: float = 1.5
+    #: … of at least this many completions
+    early_completions: int = 8
+    #: a doubling that loses this much has passed a peak, so the level halfway is tried
+    past_peak_gain: float = 0.95
+    #: halving goes on while this share of the starting rate is kept
+    descend_kept: float = 0.90
+
+    # --- holding ------------------------------------------------------------------------------------------------------
+
+    #: epochs before the first probe at a new level; a climb or a descent may have been misled by a few long answers
+    epochs_before_first_probe: int = 2
+    #: epochs between two probes, doubled while neither direction helps: a probe into a collapse is dear
+    epochs_between_probes: int = 6
+    most_epochs_between_probes: int = 24
+    probe_up: float = 1.25
+    probe_down: float = 0.80
+    #: a probe downward is kept at this share …
+    down_kept: float = 0.98
+    #: … as long as all of them since the last gain cost no more than this; 2 % each time would add up without end
+    down_kept_together: float = 0.96
+    #: an upward probe that gains this share of what it added says that the server has room: climb again
+    room_share: float = 0.6
+    #: a trial that runs this badly ends before its epoch does
+    abandon_gain: float = 0.7
+    #: … once this many completions say so
+    abandon_completions: int = 24
+    #: … or at once, if even the completions of the change itself come this slowly, and are this many
+    collapse_gain: float = 0.5
+    collapse_completions: int = 16
+    #: an epoch this far from the others means that the server has changed: forget them, probe now
+    sank_gain: float = 0.75
+    rose_gain: float = 1.35
+
+    # --- timeouts -----------------------------------------------------------------------------------------------------
+
+    #: timeouts in one epoch that cut the limit …
+    timeouts: int = 2
+    #: … if they are this share of what came back; a steady one per cent, whatever the load, must not drive it to 1
+    timeout_share: float = 0.05
+    timeout_cut: float = 0.7
+
+    # --- pacing -------------------------------------------------------------------------------------------------------
+
+    #: the first pace, as a share of the rate measured before the first refusal
+    first_cut: float = 0.7
+    #: the pace after a later refusal, as a share of the last rate that went well
+    later_cut: float = 0.95
+    #: … or of the refused pace itself, where none has gone well since the cut before
+    repeated_cut: float = 0.7
+    #: the pace returns quickly to this share of the lowest pace known to be refused, and rests there
+    ceiling_share: float = 0.95
+    #: growth below that share, or without any refused pace known, for each clean `recover_s`
+    recover_gain: float = 1.25
+    recover_s: float = 5.0
+    #: growth beyond it for each clean `clean_s`
+    careful_gain: float = 1.03
+    clean_s: float = 10.0
+    #: rest at the ceiling before trying to pass it; doubled with each failure. At 2 requests/s with 1 % of refusals
+    #: allowed, there is one refusal to spend in 50 s
+    rest_s: float = 60.0
+    longest_rest_s: float = 600.0
+    #: a pace this far beyond the refused one that went well makes that one history
+    forget_gain: float = 1.05
+    #: successes that a clean time must show, and the share of the pace that they must reach: an unused pace proves
+    #: nothing
+    clean_completions: int = 4
+    used_share: float = 0.7
+    #: the rate before the first refusal is measured over at least this long, or a burst would pass for a rate
+    shortest_measure_s: float = 1.0
+    #: … and over at most about twice this long
+    longest_measure_s: float = 10.0
+    #: the wait that was asked for counts as time, as the burst before it used it up; but an absurd one says nothing
+    longest_wait_counted_s: float = 60.0
+    #: one call in this long, at the least, so that there is always something to learn from
+    slowest_interval_s: float = 10.0
+
+    # --- record -------------------------------------------------------------------------------------------------------
+
+    #: changes remembered; the oldest are forgotten
+    history: int = 256

@@ -1,0 +1,138 @@
+"""Owns how many requests and tokens a minute may be sent, as the user allows and the endpoint says. Pure.
+
+Every method takes the time it is called at, in monotonic seconds, so that the rules can be tested in virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: an idle allowance saves up this many seconds' worth, so that work can start at once, and never a minute's worth, so
+#: that a server that counts over a sliding minute is not overrun
+BURST_S = 1.0
+
+
+class Allowance:
+    """A token bucket: reserved before a call, settled after it. It may run into debt, which is waited off.
+
+    :param per_minute: what may be used in a minute
+    """
+
+    def __init__(self, per_minute: float, *, now: float) -> None:
+        if not 0 < per_minute < math.inf:
+            raise ValueError("an allowance must be above 0")
+        self._per_s = per_minute / 60.0
+        self._burst = max(1.0, self._per_s * BURST_S)
+        self._level = self._burst
+        self._updated = now
+
+    def reserve(self, amount: float, *, now: float) -> float:
+        """Take an amount now.
+
+        :returns: seconds to wait before using it; 0 where there is enough
+        """
+        self._refill(now)
+        # Something is sent whenever the bucket is not in debt; otherwise an amount above the burst could never go.
+        wait_s = (
+            0.0 if self._level >= min(amount, self._burst) else (min(amount, self._burst) - self._level) / self._per_s
+        )
+        self._level -= amount
+        return wait_s
+
+    def settle(self, *, reserved: float, used: float, now: float) -> None:
+        """Give back what was not used, or take what was used beyond the reservation."""
+        self._refill(now)
+        self._level = min(self._burst, self._level + reserved - used)
+
+    def _refill(self, now: float) -> None:
+        self._level = min(self._burst, self._level + max(0.0, now - self._updated) * self._per_s)
+        self._updated = max(self._updated, now)
+
+
+class TokenEstimate:
+    """What a call is likely to use, from what calls did use: an exponential mean, started by the text's length."""
+
+    #: weight of the newest call
+    WEIGHT = 0.05
+    #: characters a token of English text, as a rule of thumb of the tokenizers in use
+    CHARS_PER_TOKEN = 4.0
+
+    def __init__(self) -> None:
+        self._mean_tokens: float | None = None
+
+    def tokens_for(self, request_bytes: int) -> float:
+        if self._mean_tokens is not None:
+            return self._mean_tokens
+        return request_bytes / self.CHARS_PER_TOKEN
+
+    def record(self, total_tokens: int) -> None:
+        mean = self._mean_tokens
+        self._mean_tokens = total_tokens if mean is None else mean + self.WEIGHT * (total_tokens - mean)
+
+
+# --- what the endpoint says ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What is left of a quota, and when it is full again; as a rate that will not overrun it."""
+
+    remaining: int
+    reset_s: float
+
+    def rate_per_s(self) -> float:
+        return self.remaining / self.reset_s
+
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def read_quota(headers: Mapping[str, str], unit: str) -> Quota | None:
+    """`x-ratelimit-{limit,remaining,reset}-<unit>` of one answer; None where they say nothing usable.
+
+    A limit that is not positive, a negative rest and a reset that is not positive mean unknown: servers send them as
+    placeholders.
+
+    :param unit: `requests` or `tokens`
+    :param headers: keys in lower case
+    """
+    remaining = _whole(headers.get(f"x-ratelimit-remaining-{unit}"))
+    if remaining is None or remaining < 0:
+        return None
+    limit = _whole(headers.get(f"x-ratelimit-limit-{unit}"))
+    if limit is not None and limit <= 0:
+        return None
+    reset_s = parse_duration_s(headers.get(f"x-ratelimit-reset-{unit}") or "")
+    if reset_s is None or reset_s <= 0:
+        return None
+    return Quota(remaining=remaining, reset_s=reset_s)
+
+
+def parse_duration_s(text: str) -> float | None:
+    """`20ms`, `1.5s`, `6m0s`, `1h2m3s`, or bare seconds; None for anything else.
+
+    >>> parse_duration_s("6m0s")
+    360.0
+    """
+    text = text.strip().lower()
+    try:
+        bare_s = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        bare_s = math.nan
+    if math.isfinite(bare_s):
+        return bare_s
+    match = _DURATION.fullmatch(text)
+    if not match or not text:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _whole(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None and text.isascii() and len(text) < 16 else None
+    except ValueError:
+        return None
