@@ -169,7 +169,7 @@ def measure_memory(cell: Cell, contestant: Contestant, workload: Workload) -> Me
         latency_ms=cell.latency_ms,
         concurrency=cell.concurrency,
         rss_mib_at_quarters=quarters,
-        peak_rss_mib=round(life.peak_rss_kib / 1024, 1),
+        peak_rss_mib=round(max(life.peak_rss_kib, *(one.rss_kib for one in life.samples)) / 1024, 1),
         end_over_quarter=round(quarters[-1] / quarters[0], 3),
         wall_s=round(life.wall_s, 1),
         cpu_us_per_narrative=round(life.cpu_s / cell.n_narratives * 1e6, 1),
