@@ -46,7 +46,9 @@ def queueing(seeds: int) -> None:
         if machine.slots == 300:
             continue  # 5,000 calls are 17 rounds of it: the climb would be the run
         for label, work in WORKLOADS.items():
-            shares, sixteen, sixty_four = [], [], []
+            shares: list[float] = []
+            sixteen: list[float] = []
+            sixty_four: list[float] = []
             for seed in range(seeds):
                 level, best = best_fixed(machine, work, seed=seed, items=ITEMS, maximum=128)
                 outcome = World(machine, work, seed=seed, maximum=128).run(items=ITEMS)

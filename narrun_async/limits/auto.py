@@ -166,7 +166,7 @@ class AutoConcurrency:
         return self._record(now, self.limit, pace_before, ChangeReason.OVERLOAD) if is_news else None
 
     def on_outage(self, now: float) -> Change | None:
-        """The endpoint is gone. Nothing counts until `on_recovered`; a trial ends; timeouts just before were due to it."""
+        """The endpoint is gone. Nothing counts until `on_recovered`; a trial ends; timeouts just before were its."""
         before = self.limit
         if self._cut_at > -math.inf and self._seen_since_cut < self._cut_from:
             self.limit = self._cut_from
@@ -220,6 +220,8 @@ class AutoConcurrency:
         if not (meter.is_whole or is_early_gain or is_hopeless):
             meter.go_on()
             return None
+        if is_hopeless:
+            meter.ignore_sent_before(now)
         self._voids = 0
         match self._phase:
             case Phase.CLIMB:
@@ -360,9 +362,7 @@ class AutoConcurrency:
         else:
             self._failed_probes += 1
             self._goes_up = not went_up
-            if gain < policy.abandon_gain:
-                self._interval = policy.most_epochs_between_probes  # that was dear
-            elif self._failed_probes > 1:
+            if self._failed_probes > 1:
                 self._interval = min(policy.most_epochs_between_probes, 2 * self._interval)
         self._epochs_to_probe = self._interval
         self._recent.clear()

@@ -27,8 +27,9 @@ class AutoPolicy:
 
     # --- climbing -----------------------------------------------------------------------------------------------------
 
-    #: a doubling that gains this much is followed by another
-    climb_gain: float = 1.20
+    #: a doubling that gains this much is followed by another; 1.20 stopped at 0.80 of the best on a server that
+    #: saturates slowly, and one doubling too many costs one trial
+    climb_gain: float = 1.10
     #: a level that gains this much over the one below is kept
     keep_gain: float = 1.05
     #: a doubling that gains this much is believed after one round: at 64 slots it saves a third of the climb
@@ -79,14 +80,14 @@ class AutoPolicy:
     #: the first pace, as a share of the rate measured before the first refusal
     first_cut: float = 0.7
     #: the pace after a later refusal, as a share of the last rate that went well
-    later_cut: float = 0.95
+    later_cut: float = 0.97
     #: … or of the refused pace itself, where none has gone well since the cut before
     repeated_cut: float = 0.7
     #: the pace returns quickly to this share of the lowest pace known to be refused, and rests there
-    ceiling_share: float = 0.95
+    ceiling_share: float = 0.96
     #: growth below that share, or without any refused pace known, for each clean `recover_s`
     recover_gain: float = 1.25
-    recover_s: float = 5.0
+    recover_s: float = 4.0
     #: growth beyond it for each clean `clean_s`
     careful_gain: float = 1.03
     clean_s: float = 10.0
@@ -94,11 +95,12 @@ class AutoPolicy:
     #: allowed, there is one refusal to spend in 50 s
     rest_s: float = 60.0
     longest_rest_s: float = 600.0
-    #: a pace this far beyond the refused one that went well makes that one history
+    #: a pace this far beyond the refused one that went well makes that one history; growth then starts over with
+    #: `careful_gain`, and squares each time up to `recover_gain`
     forget_gain: float = 1.05
     #: successes that a clean time must show, and the share of the pace that they must reach: an unused pace proves
     #: nothing
-    clean_completions: int = 4
+    clean_completions: int = 3
     used_share: float = 0.7
     #: the rate before the first refusal is measured over at least this long, or a burst would pass for a rate
     shortest_measure_s: float = 1.0

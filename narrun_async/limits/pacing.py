@@ -26,16 +26,15 @@ class Pacer:
         self.set_rate(rate_per_s)
 
     def delay_s(self, now: float) -> float:
-        """Reserve the next send and return the seconds until it may go.
+        """Seconds until the next call may go; 0 if it may go now. Reserves nothing: ask again after waiting."""
+        return max(0.0, self._next_at - now)
 
-        A reservation cannot be given back, so make it only for a call that is ready to go, one caller at a time.
-        """
-        at = max(self._next_at, now - self.LATE_S)
-        self._next_at = at + 1.0 / self.rate_per_s
-        return max(0.0, at - now)
+    def record_send(self, now: float) -> None:
+        """A call goes now; the next may go one interval later, whatever had been waited for."""
+        self._next_at = max(self._next_at, now - self.LATE_S) + 1.0 / self.rate_per_s
 
     def set_rate(self, rate_per_s: float) -> None:
-        """Change the rate from the next reservation on.
+        """Change the rate from the next send on.
 
         :raises ValueError: the rate is not a positive finite number
         """
@@ -56,6 +55,7 @@ class PaceLearner:
         "_accepted",
         "_ceiling",
         "_cut_at",
+        "_gain",
         "_good",
         "_is_answered",
         "_last_sent",
@@ -84,6 +84,7 @@ class PaceLearner:
         self._rest_s = policy.rest_s
         self._since = self._last_sent = now
         self._next_growth_s = policy.recover_s
+        self._gain = policy.recover_gain
         self._accepted = 0
         # two halves of a sliding window, for the rate before the first refusal
         self._measured = self._measured_before = 0
@@ -102,8 +103,7 @@ class PaceLearner:
         self._is_answered = True
         if self._accepted == 0:
             # The gate may have been closed for an hour: clean time begins with the first call that got through.
-            self._since = max(self._since, started) if self._since > self._cut_at else started
-            self._last_sent = self._since
+            self._since = self._last_sent = max(self._since, started)
         self._accepted += 1
         if started > self._last_sent:
             self._last_sent = started
@@ -114,25 +114,24 @@ class PaceLearner:
     def on_refused(self, now: float, call_started: float, retry_after_s: float | None, in_flight: int) -> bool:
         """A call was refused. Returns whether the pace changed.
 
-        Calls that were sent before the last cut belong to its wave, and so do all refusals until a call is accepted
-        again: a server that refuses everything (it loads its model) says nothing about a rate.
+        Calls that were sent before the last cut belong to its wave. Refusals with no call accepted in between lower the
+        pace, but not the ceiling: a server that refuses everything (it loads its model) says nothing about a rate.
 
         :param in_flight: how many calls the server was seen to take at once, for want of anything better
         """
         policy = self._policy
         if call_started <= self._cut_at:
             return False
-        if not self._is_answered:
-            self._cut_at = now
-            return False
         if self.rate_per_s is None:
             rate = policy.first_cut * self._measure(now, retry_after_s, in_flight)
         else:
-            if self.rate_per_s > self._ceiling * policy.ceiling_share:
-                self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s) if self._good else self._rest_s
-            self._ceiling = self.rate_per_s
+            if self._is_answered:
+                if self.rate_per_s > self._ceiling * policy.ceiling_share:
+                    self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s)
+                self._ceiling = self.rate_per_s
             rate = policy.later_cut * self._good if self._good else policy.repeated_cut * self.rate_per_s
             rate = min(rate, self.rate_per_s)
+        self._gain = policy.recover_gain
         self.rate_per_s = max(rate, 1.0 / policy.slowest_interval_s)
         self._cut_at = now
         self._is_answered = False
@@ -159,10 +158,11 @@ class PaceLearner:
             return False
         self._good = rate
         if rate > self._ceiling * policy.forget_gain:
-            self._ceiling, self._rest_s = math.inf, policy.rest_s
+            self._ceiling, self._rest_s, self._gain = math.inf, policy.rest_s, policy.careful_gain
         resting = self._ceiling * policy.ceiling_share
         if rate * policy.careful_gain < resting:
-            self.rate_per_s = min(rate * policy.recover_gain, resting)
+            self.rate_per_s = min(rate * self._gain, resting)
+            self._gain = min(policy.recover_gain, self._gain**2)
         elif clean_since_cut_s >= self._rest_s:
             self.rate_per_s = rate * policy.careful_gain
             self._next_growth_s = policy.clean_s

@@ -1,4 +1,4 @@
-"""An endpoint that is ill makes a run wait, a wrong setting stops it, and only what a narrative causes is an error row."""
+"""An endpoint that is ill makes a run wait, a wrong setting stops it, a narrative to blame becomes an error row."""
 
 from __future__ import annotations
 

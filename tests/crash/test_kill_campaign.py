@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 CONCURRENCY = 16
 #: 2C open items, the outcome queue, one batch of the writer
 REPEATED_AT_MOST = 2 * CONCURRENCY + 16 + 64
+#: what is in flight, and half a batch
+REPEATED_ON_AVERAGE_AT_MOST = CONCURRENCY + 64 / 2
 #: answers after 20 to 120 ms; now and then a 500, a refusal, prose instead of JSON
 ENDPOINT = (
     *("--latency-ms", "70", "--latency-spread", "0.71", "--seed", "5"),
@@ -44,7 +46,7 @@ class Campaign:
             f"\nseed {seed}: {self.kills} kills ({self.kills_before_any_row} before the first row, "
             f"{self.kills_at_the_end} with every row in) over {rows} narratives at C={CONCURRENCY}\n"
             f"calls repeated per kill: mean {statistics.mean(self.repeated):.1f}, most {max(self.repeated)}, "
-            f"allowed {REPEATED_AT_MOST}\n"
+            f"allowed {REPEATED_ON_AVERAGE_AT_MOST:.0f} and {REPEATED_AT_MOST}\n"
             f"lock free after a kill: mean {1000 * statistics.mean(self.lock_free_after_s):.1f} ms, "
             f"most {1000 * max(self.lock_free_after_s):.1f} ms"
         )
@@ -53,7 +55,7 @@ class Campaign:
 class Moment:
     """When a life is to end."""
 
-    def reached(self, workplace: Workplace, process: Process) -> None:
+    def reached(self, workplace: Workplace, endpoint: Endpoint, process: Process) -> None:
         """Return when it has come, or the process has ended by itself."""
         raise NotImplementedError
 
@@ -62,17 +64,28 @@ class Moment:
 class AfterSeconds(Moment):
     seconds: float
 
-    def reached(self, workplace: Workplace, process: Process) -> None:
+    def reached(self, workplace: Workplace, endpoint: Endpoint, process: Process) -> None:
         time.sleep(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCalls(Moment):
+    """When the endpoint has been asked for as many as would have taken the run to so many rows; no commit is near."""
+
+    rows: int
+
+    def reached(self, workplace: Workplace, endpoint: Endpoint, process: Process) -> None:
+        wanted = endpoint.calls() + self.rows - workplace.count_rows()
+        wait_until(lambda: endpoint.calls() >= wanted or not process.is_running, what=f"{wanted} calls")
 
 
 @dataclass(frozen=True, slots=True)
 class AfterRows(Moment):
     rows: int
-    #: a little later, so that kills do not follow commits
+    #: a little later, so that kills do not follow commits only
     later_s: float
 
-    def reached(self, workplace: Workplace, process: Process) -> None:
+    def reached(self, workplace: Workplace, endpoint: Endpoint, process: Process) -> None:
         workplace.wait_for_rows(self.rows, process)
         time.sleep(self.later_s)
 
@@ -94,8 +107,10 @@ def test_fifty_kills_at_any_moment_lose_nothing_double_nothing_and_lead_to_the_s
         seen = live_until(moment, workplace, endpoint, config, seen, campaign)
     print(campaign.report(SEED, narratives))
     assert campaign.kills >= (190 if is_long else 50), "too many lives ended before they were killed"
+    assert statistics.mean(campaign.repeated) <= REPEATED_ON_AVERAGE_AT_MOST
 
-    workplace.run(*command(workplace, config)).expect(1)  # refusals and prose are error rows
+    if workplace.experiment()["status"] != "completed":
+        workplace.run(*command(workplace, config)).expect(1)  # refusals and prose are error rows
 
     rows = workplace.rows()
     assert len(rows) == narratives
@@ -107,9 +122,9 @@ def test_fifty_kills_at_any_moment_lose_nothing_double_nothing_and_lead_to_the_s
 def moments(rng: random.Random, *, kills: int, narratives: int) -> list[Moment]:
     """A third while starting, the others spread over the whole run, some of them at its very end."""
     starting: list[Moment] = [AfterSeconds(rng.uniform(0.15, 0.75)) for _ in range(kills // 3)]
-    at_the_end = [narratives] * 4
-    targets = sorted(rng.sample(range(1, narratives), kills - len(starting) - len(at_the_end)))
-    working: list[Moment] = [AfterRows(target, rng.uniform(0, 0.03)) for target in targets + at_the_end]
+    at_the_end: list[Moment] = [AfterRows(narratives, rng.uniform(0, 0.02)) for _ in range(4)]
+    targets = sorted(rng.sample(range(1, narratives - 100), kills - len(starting) - len(at_the_end)))
+    working: list[Moment] = [AfterCalls(target) for target in targets] + at_the_end
     # the first two lives end while the database is made and the table is read
     chosen, starting = starting[:2], starting[2:]
     while working:
@@ -130,7 +145,7 @@ def live_until(
     """One life: start, kill, look. Returns every row that is there now."""
     calls_before, attempts_before = endpoint.settled_calls(), count_attempts(workplace)
     with workplace.start(*command(workplace, config)) as process:
-        moment.reached(workplace, process)
+        moment.reached(workplace, endpoint, process)
         newest, count = newest_row(workplace)
         was_killed = process.is_running
         process.send(signal.SIGKILL)
@@ -151,6 +166,7 @@ def live_until(
     assert_untouched(seen, rows)
     assert count <= sum(row["result_id"] <= newest for row in rows.values()), "a row seen while it ran is gone"
     assert 0 <= campaign.repeated[-1] <= REPEATED_AT_MOST
+    assert count_deciding_attempts(workplace) == len(rows), "a narrative that had its row was called for again"
     return rows
 
 
@@ -167,6 +183,11 @@ def database_is_there(workplace: Workplace) -> bool:
 
 def count_attempts(workplace: Workplace) -> int:
     return workplace.ask_one("SELECT COUNT(*) FROM attempts") if database_is_there(workplace) else 0
+
+
+def count_deciding_attempts(workplace: Workplace) -> int:
+    """Calls in the ledger that decided their narrative; the others met a 500 and were repeated."""
+    return int(workplace.ask_one("SELECT COUNT(*) FROM attempts WHERE error_category IS NOT 'server_error'"))
 
 
 def newest_row(workplace: Workplace) -> tuple[int, int]:

@@ -133,6 +133,7 @@ def test_totals_runtime_row_numbers_and_logs_go_on_over_many_lives(
         experiment = workplace.experiment()
         assert experiment["n_narratives_total"] == total
         assert experiment["n_narratives_processed"] == workplace.count_rows()
+        assert experiment["n_narratives_completed"] == workplace.count_rows()
         if number is not signal.SIGKILL:
             assert experiment["total_runtime_sec"] == pytest.approx(sum(runtimes(workplace)))
     logs = read_logs(workplace)

@@ -12,6 +12,7 @@ import pytest
 from narrun_async.control import RunControl
 from narrun_async.errors import ExitCode, WaitedTooLongError
 from narrun_async.progress import Progress
+from narrun_async.retrying import RetryPolicy
 
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -62,6 +63,23 @@ async def test_an_endpoint_that_fails_at_everything_for_a_while_costs_no_narrati
         assert result.verdict.exit_code is ExitCode.COMPLETED
         assert await rig.error_rows() == {}
         assert 1 < rig.endpoint.stats().max_calls_per_narrative < 15
+        await rig.assert_invariants()
+
+
+async def test_before_a_narrative_is_given_up_the_endpoint_is_asked_whether_it_is_well(open_rig: OpenRig) -> None:
+    """So few attempts that every narrative in flight would be given up before the breaker sees enough failures."""
+    async with open_rig(120, latency_ms=10) as rig:
+
+        async def outage(progress: Progress, control: RunControl) -> None:
+            await until_saved(progress, 20)
+            rig.endpoint.change_behaviour(fault_rates={"http_500": 1.0})
+            await asyncio.sleep(0.5)
+            rig.endpoint.change_behaviour(fault_rates={})
+
+        few = RetryPolicy(attempts=1, base_s=0.0, cap_s=0.0)
+        result = await rig.run(watch=outage, retry=few, max_passes=1, concurrency=2)
+        assert result.verdict.exit_code is ExitCode.COMPLETED
+        assert rig.endpoint.stats().calls > 120
         await rig.assert_invariants()
 
 

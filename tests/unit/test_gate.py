@@ -74,9 +74,11 @@ async def test_refusals_of_one_wave_count_once() -> None:
     world = World()
     sent_s = world.now_s
     world.now_s += 0.1
+    opens_s = world.now_s + 1.0
     for _ in range(32):
         world.refuse(started_s=sent_s)
         world.now_s += 0.001
+    assert world.gate._opens_at == opens_s
     await world.pause()
     world.refuse()
     assert world.gate._opens_at - world.now_s == pytest.approx(2.0)

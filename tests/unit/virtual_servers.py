@@ -142,6 +142,7 @@ class _Call:
     started: float = 0.0
     over: bool = False
     in_service: bool = False
+    retry_after_s: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -175,15 +176,17 @@ class World:
 
     def __init__(
         self, machine: Machine, work: Workload, *, seed: int, quota: Quota | None = None, fixed: int | None = None,
-        start: int = 4, maximum: int = 64,
+        start: int = 4, maximum: int = 64, auto: AutoConcurrency | None = None, now: float = 0.0,
     ) -> None:  # fmt: skip
-        self.now = 0.0
+        self.now = now
         self._machine, self._work, self._quota = machine, work, quota
         self._rng = random.Random(seed)
-        self.auto = AutoConcurrency(start=start, maximum=maximum, now=0.0) if fixed is None else None
+        self.auto = auto
+        if auto is None and fixed is None:
+            self.auto = AutoConcurrency(start=start, maximum=maximum, now=now)
         self._fixed = fixed
         self._pacer: Pacer | None = None
-        self._send_at: float | None = None
+        self._send_at = -math.inf
         self._opens_at = -math.inf
         self._gate_wait_s = 1.0
         self._closed_at = -math.inf
@@ -195,7 +198,7 @@ class World:
         # the machine: virtual work done per active call, and who finishes at which
         self._factor = 1.0
         self._done_work = 0.0
-        self._done_at = 0.0
+        self._done_at = now
         self._active = 0
         self._finishing: list[tuple[float, int, _Call]] = []
         self._line: deque[_Call] = deque()
@@ -284,8 +287,8 @@ class World:
             wait_s = self._quota.admit(self.now)
         if wait_s is not None:
             call.over = True
-            refusal = _Call(work=call.work, tokens=call.tokens, started=call.started)
-            refusal.retry_after_s = wait_s if wait_s >= 0 else None  # type: ignore[attr-defined]
+            told_s = wait_s if wait_s >= 0 else None
+            refusal = _Call(work=call.work, tokens=call.tokens, started=call.started, retry_after_s=told_s)
             self._schedule(self.now + _REFUSAL_S, _REFUSE, refusal)
             return
         self._advance()
@@ -307,18 +310,19 @@ class World:
     def _send(self) -> None:
         """Fill the slots, as gate and pace allow."""
         while self._in_flight < self.limit and self._left - self._in_flight > 0:
-            if self._is_out or self.now < self._opens_at or (self._send_at is not None and self.now < self._send_at):
+            if self._is_out or self.now < self._opens_at:
                 return
             pace = self.auto.pace_per_s if self.auto is not None else None
-            if pace is not None and self._send_at is None:
+            if pace is not None:
                 self._pacer = self._pacer or Pacer(pace)
                 self._pacer.set_rate(pace)
                 delay_s = self._pacer.delay_s(self.now)
-                if delay_s > 0:
-                    self._send_at = self.now + delay_s
-                    self._schedule(self._send_at, _SEND, None)
+                if delay_s > 1e-9:
+                    if self._send_at <= self.now:
+                        self._send_at = self.now + delay_s
+                        self._schedule(self._send_at, _SEND, None)
                     return
-            self._send_at = None
+                self._pacer.record_send(self.now)
             self._dispatch()
 
     def _dispatch(self) -> None:
@@ -372,7 +376,7 @@ class World:
         self._in_flight -= 1
         self.outcome.refused += 1
         self._retries.append(_Call(work=call.work, tokens=call.tokens))
-        told_s: float | None = call.retry_after_s  # type: ignore[attr-defined]
+        told_s = call.retry_after_s
         if self.auto is not None:
             self.auto.on_overload(self.now, call_started=call.started, retry_after_s=told_s)
         if call.started > self._closed_at:
@@ -422,12 +426,10 @@ LEVELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 48, 64, 80, 96, 128, 192, 256, 3
 def best_fixed(machine: Machine, work: Workload, *, seed: int, items: int, maximum: int = 512) -> tuple[int, float]:
     """The best constant concurrency for exactly this work, and its rate."""
     rates: dict[int, float] = {}
-    limit_s = math.inf
-    for level in LEVELS:
-        if level > maximum:
-            break
+    limit_s = items * work.mean_s * 2  # where every call times out, it would never end
+    for level in reversed([level for level in LEVELS if level <= maximum]):
         outcome = World(machine, work, seed=seed, fixed=level).run(items=items, seconds=limit_s)
         rates[level] = outcome.rate_per_s
-        limit_s = 1.5 * items / max(rates.values())  # where every call times out, it would never end
-    level = max(rates, key=lambda each: rates[each])
-    return level, rates[level]
+        limit_s = 1.02 * items / max(rates.values())  # the others need not be seen to their end
+    best = max(rates.values())
+    return min(level for level, rate in rates.items() if rate >= 0.999 * best), best
