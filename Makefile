@@ -37,6 +37,9 @@ resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest>
 test: $(DEV_ENV) ## run the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-crash: $(DEV_ENV) ## the long campaigns: 200 kills, a minute of outage (some nine minutes)
+	@$(BIN)/python -m pytest tests/crash tests/acceptance --long -s $(ARGS)
+
 check: lint types layers test ## everything that CI runs
 
 lint: $(DEV_ENV) ## ruff: lint and format
