@@ -64,6 +64,10 @@ class Flight:
     is_last_pass: bool
     #: failed attempts that count against the item in this pass
     charged: int = 0
+    #: refusals for overload in a row
+    overloads: int = 0
+    #: the last failed attempt counted against the item
+    was_charged: bool = False
     #: failed in flight while the breaker opened; goes alone next time
     is_suspect: bool = False
 
@@ -72,7 +76,7 @@ class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop t
     """One attempt of a flight did not decide it."""
 
     def __init__(
-        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, was_alone: bool
+        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, in_flight: int
     ) -> None:
         super().__init__(failure.category)
         self.failure = failure
@@ -81,8 +85,8 @@ class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop t
         #: monotonic seconds
         self.started = started
         self.duration_s = duration_s
-        #: no other call was on the wire when this one began
-        self.was_alone = was_alone
+        #: calls on the wire when this one began, itself included
+        self.in_flight = in_flight
 
 
 class Caller:
@@ -119,7 +123,7 @@ class Caller:
         """
         try:
             return await self._attempt(flight)
-        except (AttemptFailed, NarrunError):
+        except (AttemptFailed, NarrunError, RunStopping):
             raise
         except Exception as error:
             # A defect of ours that one narrative brings to light costs that narrative, not the run.
@@ -130,11 +134,13 @@ class Caller:
         item = flight.item
         if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
             return _source_changed(item)
+        body = self._spec.template.body_for(item.narrative_text)
+        taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
         started_at, started = utc_now(), time.monotonic()
         self._progress.in_flight += 1
-        was_alone = self._progress.in_flight == 1
+        in_flight = self._progress.in_flight
         try:
-            judged = await self._send(self._spec.template.body_for(item.narrative_text))
+            judged = await self._send(body)
         finally:
             self._progress.in_flight -= 1
         duration_s = time.monotonic() - started
@@ -143,12 +149,19 @@ class Caller:
                 raise FatalEndpointError(judged.message)
             if judged.failure_class not in _DECIDING:
                 raise AttemptFailed(
-                    judged, started_at=started_at, started=started, duration_s=duration_s, was_alone=was_alone
+                    judged, started_at=started_at, started=started, duration_s=duration_s, in_flight=in_flight
                 )
         if isinstance(judged, CallFailure) and judged.failure_class is FailureClass.PERMANENT:
             self._limits.record_refusal()
         else:
-            self._limits.record_success()
+            reply, envelope = (None, Envelope()) if isinstance(judged, CallFailure) else judged
+            self._limits.record_success(
+                taken_tokens=taken_tokens,
+                started=started,
+                usage=envelope.usage,
+                headers=None if reply is None else reply.headers,
+                in_flight=self._progress.in_flight + 1,
+            )
         self._release_suspect(flight)
         return _outcome(item, judged, started_at=started_at, duration_s=duration_s)
 
@@ -180,7 +193,7 @@ class Caller:
         """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(AttemptFailed),
-            stop=lambda _: flight.charged >= self._spec.retry.attempts,
+            stop=lambda _: self._gives_up(flight),
             wait=lambda state: self._backoff_s(flight, state),
             sleep=self._sleep,
             reraise=True,
@@ -210,13 +223,29 @@ class Caller:
         charged = False
         try:
             charged, flight.is_suspect = await self._limits.charge(
-                failed.failure, call_started=failed.started, was_alone=failed.was_alone
+                failed.failure,
+                call_started=failed.started,
+                in_flight=failed.in_flight,
+                n_overloads=flight.overloads,
             )
         except (NarrunError, RunStopping):
             await self._record(_failed_attempt(flight.item, failed, charged=False))
             raise
         flight.charged += charged
+        flight.was_charged = charged
+        is_overload = failed.failure.failure_class is FailureClass.OVERLOAD
+        flight.overloads = flight.overloads + 1 if is_overload else 0
         await self._record(_failed_attempt(flight.item, failed, charged=charged))
+
+    def _gives_up(self, flight: Flight) -> bool:
+        """Whether the pass is over for this item; asked once after each failure.
+
+        An endpoint that fails too often gets its items deferred to a later pass instead of being hammered.
+        """
+        if flight.charged >= self._spec.retry.attempts:
+            return True
+        is_free = flight.is_last_pass or not flight.was_charged
+        return not is_free and not self._limits.retry_budget.spend()
 
     def _release_suspect(self, flight: Flight) -> None:
         if flight.is_suspect:

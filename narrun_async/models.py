@@ -191,7 +191,8 @@ class RunStart:
     host: str
     pid: int
     narrun_version: str
-    concurrency: int
+    #: calls in flight, or `auto`
+    concurrency: int | str
     api_url: str
     api_url_overridden: bool
     started_at: datetime
@@ -216,7 +217,8 @@ class RunRecord:
     run_id: RunId
     mode: str
     selection: str
-    concurrency: int | None
+    #: calls in flight, or `auto`
+    concurrency: int | str | None
     #: UTC, ISO 8601
     started_at: str
     ended_at: str | None
@@ -318,6 +320,17 @@ class Usage:
 
 
 NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What a million tokens cost, in whatever currency the user counts in."""
+
+    prompt_per_million: float
+    completion_per_million: float
+
+    def cost(self, *, prompt_tokens: int, completion_tokens: int) -> float:
+        return (prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from narrun_async.models import Experiment, PageCursor, RunId, Selection, WorkItem
 from narrun_async.ports import RemainingStore
+from narrun_async.streams import send
 
 
 async def plan_pass(
@@ -30,7 +31,7 @@ async def plan_pass(
         while page := await store.load_page(experiment, selection, run_id=run_id, after=cursor, limit=page_size):
             for item in page:
                 try:
-                    await work.send(item)
+                    await send(work, item)
                 except anyio.BrokenResourceError:
                     return sent  # nobody works any more: the run is stopping
                 sent += 1

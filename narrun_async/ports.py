@@ -142,7 +142,8 @@ class OutcomeStore(Protocol):
     ) -> None:
         """Store a batch in one transaction; when this returns, the batch is on disk.
 
-        Repeating a batch changes nothing, and a success is never overwritten.
+        Repeating a batch changes no row and no counter, only the ledger gets its calls again; a success is never
+        overwritten.
 
         :raises StorageError: nothing of the batch was stored
         :raises LockHeldError: likewise, because another process writes; may be tried again

@@ -7,23 +7,27 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from narrun_async.caller import Caller, CallSpec, make_probe
 from narrun_async.clock import utc_now
-from narrun_async.control import RunControl, StopSignal
+from narrun_async.control import LiveSettings, RunControl, StopSignal, follow_live_settings
+from narrun_async.control.live_settings import FILE_NAME as CONTROL_FILE
 from narrun_async.dispatcher import Dispatcher
 from narrun_async.errors import NarrunError
 from narrun_async.finalizer import finalize
-from narrun_async.limits import EndpointLimits, ErrorGuard
+from narrun_async.limits import Budget, EndpointLimits, ErrorGuard, LimitSettings
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
 from narrun_async.planner import plan_pass
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
 from narrun_async.progress.journal import log_progress
+from narrun_async.progress.live_view import FILE_NAME as VIEW_FILE
+from narrun_async.progress.live_view import LimitView, write_live_views
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.statuses import RunVerdict, judge_run
 from narrun_async.writer import BatchPolicy, Writer
@@ -40,9 +44,8 @@ DRAIN_S = 30.0
 class RunSettings:
     """What may change from run to run (design §6)."""
 
-    concurrency: int
+    limits: LimitSettings
     max_passes: int
-    max_wait_s: float
     max_consecutive_errors: int
     page_size: int
 
@@ -77,6 +80,7 @@ class Runner:
         *,
         spec: CallSpec,
         settings: RunSettings,
+        budget: Budget | None = None,
         batches: BatchPolicy | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -89,14 +93,14 @@ class Runner:
         self._rng = rng or random.Random()
         self._control = RunControl()
         self._limits = EndpointLimits(
-            concurrency=settings.concurrency,
-            max_wait_s=settings.max_wait_s,
+            settings.limits,
+            budget=budget,
             probe=make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s),
             clock=time.monotonic,
             sleep=self._control.sleep,
             rng=self._rng,
         )
-        self._control.on_stop(self._limits.slots.close)
+        self._control.on_stop(self._limits.close)
         self._calls = anyio.CancelScope()
 
     async def run(self, start: RunStart, watch: Watch) -> RunResult:
@@ -114,7 +118,7 @@ class Runner:
             else counts.n_success,
             n_remaining=n_remaining,
             clock=time.monotonic,
-            downtime_s=lambda: self._limits.patience.downtime_s,
+            downtime_s=lambda: self._limits.downtime_s,
             waiting_for=lambda: self._limits.waiting_for,
         )
         RUN_LOG.info("run %d begins: %s, %d narratives to do", run_id, start.mode.value, n_remaining)
@@ -122,6 +126,12 @@ class Runner:
             beside.start_soon(self._obey_signals)
             beside.start_soon(self._limit_drain)
             beside.start_soon(log_progress, progress)
+            if self._experiment.log_dir is not None:
+                log_dir = Path(self._experiment.log_dir)
+                beside.start_soon(follow_live_settings, log_dir / CONTROL_FILE, self._obey)
+                beside.start_soon(
+                    write_live_views, progress, log_dir / VIEW_FILE, start.experiment_id, self._view_limits
+                )
             beside.start_soon(watch, progress, self._control)
             await self._run_passes(run_id, start.selection, progress, is_proven=counts.n_success > 0)
             beside.cancel_scope.cancel()
@@ -143,23 +153,26 @@ class Runner:
                 sleep=self._control.sleep,
                 rng=self._rng,
             )
-            dispatcher = Dispatcher(caller, self._limits, guard, self._control)
+            is_last_pass = number == self._settings.max_passes
+            dispatcher = Dispatcher(caller, self._limits, guard, self._control, is_last_pass=is_last_pass)
             work, waiting = anyio.create_memory_object_stream[WorkItem](WORK_QUEUE_ITEMS)
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._plan, selection, run_id, work)
                 stages.start_soon(writer.run, arriving)
                 with anyio.CancelScope() as self._calls:
-                    is_last_pass = number == self._settings.max_passes
-                    await dispatcher.run_pass(waiting, outcomes, is_last_pass=is_last_pass)
+                    await dispatcher.run_pass(waiting, outcomes)
             if self._control.is_stopping or not self._goes_on(guard, dispatcher):
                 return
 
     def _goes_on(self, guard: ErrorGuard, dispatcher: Dispatcher) -> bool:
+        if dispatcher.n_deferred:
+            guard.begin_again()
+            return True
         try:
             guard.finish()
         except NarrunError as error:
             self._control.stop(error)
-        return dispatcher.n_deferred > 0 and not self._control.is_stopping
+        return False
 
     async def _plan(self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem]) -> None:
         try:
@@ -181,6 +194,26 @@ class Runner:
                 if self._control.is_stopping:
                     self._control.leave()
                 self._control.stop(StopSignal(number=number))
+
+    def _obey(self, settings: LiveSettings) -> None:
+        """Do what `narrun set`, `pause` and `unpause` ask for."""
+        RUN_LOG.info("asked for: concurrency %s, paused %s", settings.concurrency or "as started", settings.is_paused)
+        if settings.concurrency is not None:
+            self._limits.set_concurrency(None if settings.concurrency == "auto" else settings.concurrency)
+        if settings.is_paused and not self._control.is_stopping:
+            self._limits.pause()
+        else:
+            self._limits.unpause()
+
+    def _view_limits(self) -> LimitView:
+        limits, auto = self._limits, self._limits.auto
+        return LimitView(
+            limit=limits.slots.limit,
+            is_auto=auto is not None,
+            pace_per_s=limits.pace_per_s,
+            is_paused=limits.is_paused,
+            history=tuple(limits.history),
+        )
 
     async def _limit_drain(self) -> None:
         await self._control.wait_stopping()

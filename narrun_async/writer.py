@@ -14,6 +14,7 @@ from narrun_async.models import ExperimentId, RunId, WriterMessage
 from narrun_async.ports import OutcomeStore
 from narrun_async.progress import Progress
 from narrun_async.progress.journal import log_failures
+from narrun_async.streams import receive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,10 @@ class Writer:
         """At least one message, then what arrives while lingering; empty at the end of the stream."""
         batch: list[WriterMessage] = []
         try:
-            batch.append(await outcomes.receive())
+            batch.append(await receive(outcomes))
             with anyio.move_on_after(self._policy.linger_s):
                 while len(batch) < self._policy.max_rows:
-                    batch.append(await outcomes.receive())
+                    batch.append(await receive(outcomes))
         except anyio.EndOfStream:
             pass
         return batch

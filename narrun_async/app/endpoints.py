@@ -28,6 +28,26 @@ class Endpoint:
     is_overridden: bool
 
 
+def check_endpoint(config: ExperimentConfig, environment: Mapping[str, str], *, api_url: str | None) -> None:
+    """Look at URL and key without connecting, before anything is stored.
+
+    :raises ConfigurationError: they cannot be used
+    :raises UsageError: an override of a simulated endpoint
+    """
+    if config.model.provider_kind is not ProviderKind.SIMULATED:
+        _resolve(config, environment, api_url)
+    elif api_url is not None:
+        raise UsageError("--api-url has no place in a simulated experiment")
+
+
+def _resolve(config: ExperimentConfig, environment: Mapping[str, str], api_url: str | None) -> tuple[str, str | None]:
+    """The URL to dial, and the key."""
+    from narrun_async.providers.openai_compatible import completions_url
+
+    url = completions_url(expand_url(api_url or config.model.api_url or "", environment))
+    return url, resolve_api_key(config.model, environment, read_text=text_reader(Path()))
+
+
 @asynccontextmanager
 async def open_endpoint(
     config: ExperimentConfig, environment: Mapping[str, str], *, api_url: str | None
@@ -38,16 +58,14 @@ async def open_endpoint(
     :raises ConfigurationError: the URL or the key cannot be used
     :raises UsageError: an override of a simulated endpoint
     """
-    from narrun_async.providers.openai_compatible import OpenAICompatibleProvider, completions_url
+    from narrun_async.providers.openai_compatible import OpenAICompatibleProvider
 
+    check_endpoint(config, environment, api_url=api_url)
     async with AsyncExitStack() as open_until_end:
         if config.model.provider_kind is ProviderKind.SIMULATED:
-            if api_url is not None:
-                raise UsageError("--api-url has no place in a simulated experiment")
             url, key = await _start_simulation(config.simulation or SimulationSection(), open_until_end), None
         else:
-            url = completions_url(expand_url(api_url or config.model.api_url or "", environment))
-            key = resolve_api_key(config.model, environment, read_text=text_reader(Path()))
+            url, key = _resolve(config, environment, api_url)
         provider = OpenAICompatibleProvider(url=url, api_key=key, allow_remote=config.privacy.allow_remote)
         open_until_end.push_async_callback(provider.aclose)
         yield Endpoint(

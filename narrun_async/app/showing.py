@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from narrun_async.app.databases import reading
+from narrun_async.app.steering import find_running
 from narrun_async.clock import local_now
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
+from narrun_async.progress.live_view import live_lines
 from narrun_async.reporting.exports import export_results
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import (
@@ -88,6 +90,9 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
     columns = experiment.columns
     if as_json:
         document = experiment_json(experiment, status=status, counts=counts) | {"errors_by_category": dict(errors)}
+        running = await find_running(database)
+        if running is not None and running[1].experiment_id == experiment.experiment_id:
+            document["live"] = asdict(running[1])
         return StatusView(lines=[_json(document)], is_running=status is ExperimentStatus.RUNNING)
     n_done = counts.n_success + counts.n_errors
     lines = [
@@ -95,6 +100,9 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
         f"{n_done:,} of {counts.n_total:,} ({percent_text(n_done, counts.n_total)}), {counts.n_errors:,} errors"
         + "".join(f", {category} {number:,}" for category, number in errors.items()),
     ]
+    running = await find_running(database)
+    if running is not None and running[1].experiment_id == experiment.experiment_id:
+        return StatusView(lines=[*lines[:1], *live_lines(running[1])], is_running=True)
     if columns.get("last_progress_update"):
         lines.append(f"last saved {columns['last_progress_update']}")
     if status is ExperimentStatus.RUNNING and columns.get("estimated_completion_time"):

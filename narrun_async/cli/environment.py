@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
+from narrun_async.config.sections import MAX_CONCURRENCY
 from narrun_async.errors import UsageError
 
 _TRUE = frozenset({"1", "true", "yes"})
@@ -31,6 +33,18 @@ def read_switch(name: str, environment: Mapping[str, str] = os.environ) -> bool 
 def read_text(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """A variable that is set and not blank."""
     return environment.get(name, "").strip() or None
+
+
+def read_concurrency(text: str | None) -> int | Literal["auto"] | None:
+    """A number of calls, or `auto`; None where nothing was said.
+
+    :raises UsageError: it is neither
+    """
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]  # a comparison does not narrow str to Literal
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_CONCURRENCY):
+        raise UsageError(f"a concurrency is a number from 1 to {MAX_CONCURRENCY}, or `auto`")
+    return int(text)
 
 
 def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:

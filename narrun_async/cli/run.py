@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
-from narrun_async.cli.environment import read_switch, read_text
+from narrun_async.cli.environment import read_concurrency, read_switch, read_text
 from narrun_async.cli.streams import flush_streams, outlive_terminal, print_line
 
 Database = Annotated[
@@ -18,8 +18,26 @@ Database = Annotated[
     typer.Option("--db", help="Database file. [EXPERIMENTS_DB; default: data/experiments.db]", show_default=False),
 ]
 Concurrency = Annotated[
+    str | None,
+    typer.Option(
+        "--concurrency", "-c", help="Calls in flight, or `auto` to find the best. [default: auto]", show_default=False
+    ),
+]
+MaxConcurrency = Annotated[
     int | None,
-    typer.Option("--concurrency", "-c", min=1, help="Calls in flight at most. [default: 8]", show_default=False),
+    typer.Option("--max-concurrency", min=1, help="What `auto` may go up to. [default: 64]", show_default=False),
+]
+Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests a minute at most.", show_default=False)]
+Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens a minute at most.", show_default=False)]
+MaxTokensTotal = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens-total", min=1, help="Tokens for the experiment, earlier runs included.", show_default=False
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", help="Cost of the experiment at `run.prices`, likewise.", show_default=False),
 ]
 RetryErrorsOnly = Annotated[
     bool | None,
@@ -66,6 +84,11 @@ def run(
     ] = None,
     database: Database = None,
     concurrency: Concurrency = None,
+    max_concurrency: MaxConcurrency = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    max_tokens_total: MaxTokensTotal = None,
+    max_cost: MaxCost = None,
     max_narratives: Annotated[
         int | None,
         typer.Option("--max-narratives", min=1, help="Size of a new experiment's cohort.", show_default=False),
@@ -105,7 +128,12 @@ def run(
         retry_errors=retry_errors,
         api_url=api_url,
         overrides=_overrides(
-            concurrency=concurrency,
+            concurrency=read_concurrency(concurrency),
+            max_concurrency=max_concurrency,
+            rpm=rpm,
+            tpm=tpm,
+            max_tokens_total=max_tokens_total,
+            max_cost=max_cost,
             max_narratives=max_narratives,
             attempt_deadline_s=attempt_deadline,
             max_wait_s=max_wait,
@@ -127,6 +155,11 @@ def resume(
     ] = None,
     database: Database = None,
     concurrency: Concurrency = None,
+    max_concurrency: MaxConcurrency = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    max_tokens_total: MaxTokensTotal = None,
+    max_cost: MaxCost = None,
     retry_errors_only: RetryErrorsOnly = None,
     retry_errors: RetryErrors = False,
     api_url: ApiUrl = None,
@@ -148,7 +181,12 @@ def resume(
         retry_errors=retry_errors,
         api_url=api_url,
         overrides=_overrides(
-            concurrency=concurrency,
+            concurrency=read_concurrency(concurrency),
+            max_concurrency=max_concurrency,
+            rpm=rpm,
+            tpm=tpm,
+            max_tokens_total=max_tokens_total,
+            max_cost=max_cost,
             attempt_deadline_s=attempt_deadline,
             max_wait_s=max_wait,
             max_consecutive_errors=max_consecutive_errors,

@@ -10,7 +10,7 @@ import unicodedata
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from narrun_async.config.urls import check_api_url
 
@@ -22,6 +22,11 @@ MAX_LINE_CHARS = 1_000
 MAX_DURATION_S = 1_000_000
 #: of tokens, narratives, errors: beyond it a count is a slip of the keyboard
 MAX_COUNT = 1_000_000_000
+#: the concurrency that the controller finds
+AUTO = "auto"
+#: calls in flight beyond this exhaust descriptors before they help anybody
+MAX_CONCURRENCY = 4096
+
 #: SQLite, and most servers, keep seeds in a signed 64-bit integer
 MAX_SEED = 2**63 - 1
 
@@ -65,6 +70,17 @@ def _experiment_id(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+
+def _number_or_auto(value: object) -> object:
+    is_number = type(value) is int and 1 <= value <= MAX_CONCURRENCY
+    if not is_number and value != AUTO:
+        raise ValueError(f"must be a whole number from 1 to {MAX_CONCURRENCY:,}, or `auto`")
+    return value
+
+
+#: calls in flight, or `auto`
+Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
 Line = Annotated[Text, AfterValidator(_not_blank), AfterValidator(_one_line)]
 ProseText = Annotated[Text, AfterValidator(_not_blank)]
 TemplateText = Annotated[Text, AfterValidator(_with_placeholder)]
@@ -238,11 +254,29 @@ class SimulationSection(Section):
     flip_rate: Rate = 0.03
 
 
+class PricesSection(Section):
+    """What a million tokens cost, in any one currency."""
+
+    prompt_per_million: float = Field(ge=0)
+    completion_per_million: float = Field(ge=0)
+
+
 class OperationalSettings(Section):
     """How a run works; may change from run to run and is never part of the snapshot."""
 
-    #: calls in flight
-    concurrency: int = Field(default=8, ge=1, le=4096)
+    #: calls in flight; `auto`: as many as the endpoint serves fastest
+    concurrency: Concurrency = "auto"
+    #: what `auto` may go up to
+    max_concurrency: int = Field(default=64, ge=1, le=MAX_CONCURRENCY)
+    #: requests a minute; None: no limit
+    rpm: float | None = Field(default=None, gt=0)
+    #: tokens a minute, prompt and completion together; None: no limit
+    tpm: float | None = Field(default=None, gt=0)
+    #: tokens that the experiment may use, all runs together
+    max_tokens_total: int | None = Field(default=None, ge=1)
+    #: what the experiment may cost, all runs together, in the currency of `prices`
+    max_cost: float | None = Field(default=None, gt=0)
+    prices: PricesSection | None = None
     #: total time of one attempt, body included
     attempt_deadline_s: float = Field(default=120.0, gt=0, le=MAX_DURATION_S)
     #: attempts at one narrative per pass
@@ -261,6 +295,12 @@ class OperationalSettings(Section):
     resume: bool = False
     experiment_id: ExperimentReference | None = None
     retry_errors_only: bool = False
+
+    @model_validator(mode="after")
+    def _cost_has_prices(self) -> Self:
+        if self.max_cost is not None and self.prices is None:
+            raise ValueError("`max_cost` needs `prices` with `prompt_per_million` and `completion_per_million`")
+        return self
 
 
 class FrozenSections(Section):

@@ -85,6 +85,13 @@ class AutoPolicy:
     repeated_cut: float = 0.7
     #: the pace returns quickly to this share of the lowest pace known to be refused, and rests there
     ceiling_share: float = 0.96
+    #: so many cuts among so few calls under a pace, and the refusals do not depend on it; a right pace has one in a
+    #: hundred. One call in ten refused at random, whatever the pace, brought a run down to two calls a second
+    unmoved_cuts: int = 5
+    unmoved_share: float = 0.04
+    unmoved_memory_calls: int = 500
+    #: then the pace is forgotten, and refusals teach nothing, for this long
+    unmoved_rest_s: float = 60.0
     #: growth below that share, or without any refused pace known, for each clean `recover_s`
     recover_gain: float = 1.25
     recover_s: float = 4.0

@@ -44,6 +44,7 @@ class CircuitBreaker:
     :param probe: one probe
     :param slots: narrowed to one call at a time when the breaker opens
     :param sleep: seconds; may raise `RunStopping`
+    :param on_change: told when the breaker opens (True) and closes
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class CircuitBreaker:
         *,
         sleep: Callable[[float], Awaitable[None]],
         rng: random.Random,
+        on_change: Callable[[bool], None] = lambda is_open: None,
     ) -> None:
+        self._on_change = on_change
         self._probe = probe
         self._slots = slots
         self._patience = patience
@@ -135,6 +138,7 @@ class CircuitBreaker:
             return False
         RUN_LOG.warning("the breaker opens: %s", failure.message)
         self._episode = episode = _Episode()
+        self._on_change(True)
         self._slots.narrow()
         self._recovering = True
         try:
@@ -144,6 +148,7 @@ class CircuitBreaker:
             raise
         finally:
             self._episode = None
+            self._on_change(False)
             episode.over.set()
 
     async def _probe_until_well(self, failure: CallFailure) -> bool:

@@ -5,18 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from narrun_async.errors import BudgetSpentError
-from narrun_async.models import Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """What a million tokens cost, in whatever currency the user counts in."""
-
-    prompt_per_million: float
-    completion_per_million: float
-
-    def cost(self, *, prompt_tokens: int, completion_tokens: int) -> float:
-        return (prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1_000_000
+from narrun_async.models import Prices, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
+import anyio
+
+from narrun_async.clock import utc_now, utc_text
+from narrun_async.limits.auto import AutoConcurrency, Change
+from narrun_async.limits.auto_policy import AutoPolicy
 from narrun_async.limits.breaker import CircuitBreaker, Probe
+from narrun_async.limits.budget import Budget, BudgetLimits, RetryBudget
 from narrun_async.limits.gate import OverloadGate
+from narrun_async.limits.pacing import PaceLearner
 from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import FIRST_WINDOW, Slots
+from narrun_async.limits.turns import SendTurns
+from narrun_async.logs import RUN_LOG
+from narrun_async.models import ErrorCategory, Usage
 from narrun_async.retrying import CallFailure, FailureClass
+
+#: refusals for overload of one item, in a row, after which a probe decides whether it is the item
+OVERLOADS_IN_A_ROW = 5
+TOO_MANY_REQUESTS = 429
+#: changes of the limits that are remembered for whoever looks
+HISTORY = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What a user allows for one endpoint."""
+
+    #: calls in flight; None: found by the controller
+    concurrency: int | None
+    #: what the controller may go up to
+    max_concurrency: int = 64
+    max_wait_s: float
+    #: requests and tokens a minute; None: no limit
+    rpm: float | None = None
+    tpm: float | None = None
 
 
 class EndpointLimits:
-    """Slots, gate and breaker of one endpoint, and the patience that they share.
+    """Slots, turns, gate, breaker, budget and the controller of one endpoint.
 
     :param clock: monotonic seconds
     :param sleep: seconds; may raise `RunStopping`
@@ -21,29 +53,101 @@ class EndpointLimits:
 
     def __init__(
         self,
+        settings: LimitSettings,
         *,
-        concurrency: int,
-        max_wait_s: float,
         probe: Probe,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         rng: random.Random,
+        budget: Budget | None = None,
     ) -> None:
-        self.slots = Slots(concurrency, window=FIRST_WINDOW)
-        self.patience = Patience(max_wait_s, clock=clock)
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+        now = clock()
+        self.auto: AutoConcurrency | None = None
+        self._pace = PaceLearner(AutoPolicy(), now=now)
+        self.slots = Slots(settings.concurrency or 1, window=FIRST_WINDOW)
+        self.turns = SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
+        self.patience = Patience(settings.max_wait_s, clock=clock)
         self.gate = OverloadGate(self.patience, clock=clock, sleep=sleep, rng=rng)
-        self.breaker = CircuitBreaker(probe, self.slots, self.patience, sleep=sleep, rng=rng)
+        self.breaker = CircuitBreaker(
+            probe, self.slots, self.patience, sleep=sleep, rng=rng, on_change=self._on_breaker
+        )
+        self.budget = budget or Budget(BudgetLimits())
+        self.retry_budget = RetryBudget()
+        self._turn = anyio.Lock()
+        self._unpaused = anyio.Event()
+        self._unpaused.set()
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        #: latest changes, oldest first: UTC, what it became, why
+        self.history: deque[tuple[str, str, str]] = deque(maxlen=HISTORY)
+        self.set_concurrency(settings.concurrency)
+
+    # --- what may be asked ---
 
     @property
     def is_open_for_calls(self) -> bool:
-        return not self.breaker.is_open and not self.gate.is_closed
+        return self._paused_at is None and not self.breaker.is_open and not self.gate.is_closed
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused_at is not None
 
     @property
     def waiting_for(self) -> str | None:
         """Why no calls are sent, in a few words for people; None while they are."""
+        if self.is_paused:
+            return "paused; `narrun unpause` goes on"
         if self.breaker.is_open:
             return "the endpoint is not well"
         return "the endpoint is overloaded" if self.gate.is_closed else None
+
+    @property
+    def downtime_s(self) -> float:
+        """Seconds in which no narrative could be worked on, for a rate and an ETA that ignore them."""
+        paused_s = 0.0 if self._paused_at is None else self._clock() - self._paused_at
+        return self.patience.downtime_s + self._paused_s + paused_s
+
+    @property
+    def pace_per_s(self) -> float | None:
+        """The send rate that refusals have taught; None where there were none."""
+        return self.auto.pace_per_s if self.auto is not None else self._pace.rate_per_s
+
+    # --- what a person may change while it runs ---
+
+    def set_concurrency(self, concurrency: int | None) -> None:
+        """So many calls in flight from now on; None: as many as the controller finds best."""
+        if concurrency is not None:
+            self.auto = None
+            self.slots.resize(concurrency)
+            self._note(f"{concurrency} in flight", "set")
+        elif self.auto is None:
+            maximum = self._settings.max_concurrency
+            self.auto = AutoConcurrency(start=min(FIRST_WINDOW, maximum), maximum=maximum, now=self._clock())
+            self.slots.resize(self.auto.limit)
+            self._note(f"{self.auto.limit} in flight", "auto")
+
+    def pause(self) -> None:
+        """Send nothing more; calls in flight come to their end. Safe to repeat."""
+        if self._paused_at is None:
+            self._paused_at = self._clock()
+            self._unpaused = anyio.Event()
+
+    def unpause(self) -> None:
+        """Go on. Safe to repeat."""
+        if self._paused_at is not None:
+            self._paused_s += self._clock() - self._paused_at
+            self._paused_at = None
+            self._unpaused.set()
+
+    def close(self) -> None:
+        """The run stops: whoever waits for a slot or for the end of a pause is let go."""
+        self.slots.close()
+        self.unpause()
+
+    # --- before a call ---
 
     async def wait_open(self) -> None:
         """Return when calls may be sent. To be awaited without holding a slot.
@@ -51,14 +155,54 @@ class EndpointLimits:
         :raises RunStopping: the run stops meanwhile
         """
         while not self.is_open_for_calls:
+            await self._unpaused.wait()
             await self.breaker.wait_closed()
             await self.gate.wait_open()
 
-    def record_success(self) -> None:
+    async def wait_turn(self, request_bytes: int, *, in_flight: Callable[[], int]) -> float:
+        """The last look before a call: budget, pace, requests and tokens a minute.
+
+        :param in_flight: calls on the wire at the moment of asking
+        :returns: tokens set aside for the call, to be handed to `record_success`
+        :raises BudgetSpentError: the call would pass the budget
+        :raises RunStopping: the run stops meanwhile
+        """
+        if self.turns.are_free:
+            self.budget.require(calls_in_flight=in_flight())
+            return 0.0
+        # One at a time and in order; whoever is first looks again after each wait, for a gate may have closed.
+        async with self._turn:
+            while True:
+                await self.wait_open()
+                delay_s = self.turns.delay_s(request_bytes, now=self._clock())
+                if delay_s <= 0:
+                    self.budget.require(calls_in_flight=in_flight())
+                    return self.turns.take(request_bytes, now=self._clock())
+                await self._sleep(delay_s)
+
+    # --- after a call ---
+
+    def record_success(
+        self, *, taken_tokens: float, started: float, usage: Usage, headers: Mapping[str, str] | None, in_flight: int
+    ) -> None:
         """The endpoint answered a narrative, usably or not."""
+        now = self._clock()
         self.patience.restore()
         self.gate.record_success()
         self.breaker.record_success()
+        self.budget.record(usage)
+        self.retry_budget.record_success()
+        self.turns.settle(taken_tokens, usage, now=now)
+        if headers is not None:
+            self.turns.learn(headers, in_flight=in_flight)
+        if self.auto is not None:
+            change = self.auto.on_completion(
+                now, started=started, completion_tokens=usage.completion_tokens, in_flight=in_flight
+            )
+            if change is not None:
+                self._apply(change)
+        elif self._pace.on_accepted(now, started):
+            self.turns.set_pace(self._pace.rate_per_s)
 
     def record_refusal(self) -> None:
         """The endpoint is well and refused a request: no reason to wait, and none to send more calls at a time."""
@@ -66,12 +210,65 @@ class EndpointLimits:
         self.gate.record_success()
         self.breaker.record_refusal()
 
-    async def charge(self, failure: CallFailure, *, call_started: float, was_alone: bool) -> tuple[bool, bool]:
-        """Whose fault was a failed call? See `CircuitBreaker.charge`; an overload is never the narrative's."""
+    async def charge(
+        self, failure: CallFailure, *, call_started: float, in_flight: int, n_overloads: int
+    ) -> tuple[bool, bool]:
+        """Whose fault was a failed call? See `CircuitBreaker.charge`.
+
+        An overload is the endpoint's, unless it keeps coming for one item while the endpoint is well for a probe: some
+        servers answer so to a request that is larger than their quota.
+
+        :param in_flight: calls on the wire when it began, itself included
+        :param n_overloads: how often the item was refused for overload before, in a row
+        """
         if failure.failure_class is FailureClass.OVERLOAD:
+            if n_overloads >= OVERLOADS_IN_A_ROW and await self.breaker.confirm() is None:
+                return True, False
+            if failure.http_status == TOO_MANY_REQUESTS:
+                # 503 and 529 say that the server is busy with others, or still loading; no pace of ours mends that.
+                self._learn_refusal(failure, call_started=call_started, in_flight=in_flight)
             self.gate.close(call_started=call_started, retry_after_s=failure.retry_after_s, problem=failure.message)
             return False, False
+        was_alone = in_flight == 1
+        if failure.category is ErrorCategory.TIMEOUT and self.auto is not None:
+            change = self.auto.on_timeout(self._clock(), call_started)
+            if change is not None:
+                self._apply(change)
         charged, is_suspect = await self.breaker.charge(failure, was_alone=was_alone)
         if charged:
             self.patience.restore()
         return charged, is_suspect
+
+    def _learn_refusal(self, failure: CallFailure, *, call_started: float, in_flight: int) -> None:
+        now = self._clock()
+        if self.auto is not None:
+            change = self.auto.on_overload(now, call_started=call_started, retry_after_s=failure.retry_after_s)
+            if change is not None:
+                self._apply(change)
+        elif self._pace.on_refused(now, call_started, failure.retry_after_s, in_flight):
+            self.turns.set_pace(self._pace.rate_per_s)
+            self._note(_pace_text(self._pace.rate_per_s), "overload")
+
+    def _on_breaker(self, is_open: bool) -> None:
+        if self.auto is None:
+            return
+        if not is_open:
+            self.auto.on_recovered(self._clock())
+        elif (change := self.auto.on_outage(self._clock())) is not None:
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        if change.limit != change.limit_before:
+            self.slots.resize(change.limit)
+            self._note(f"{change.limit} in flight", change.reason.value)
+        if change.pace_per_s != change.pace_before_per_s:
+            self.turns.set_pace(change.pace_per_s)
+            self._note(_pace_text(change.pace_per_s), change.reason.value)
+
+    def _note(self, what: str, why: str) -> None:
+        RUN_LOG.info("limit: %s (%s)", what, why)
+        self.history.append((utc_text(utc_now()), what, why))
+
+
+def _pace_text(per_s: float | None) -> str:
+    return "no pace" if per_s is None else f"{per_s:.3g} calls a second"

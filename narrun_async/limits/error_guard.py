@@ -40,8 +40,15 @@ class ErrorGuard:
             return self._release(outcome)
         if verdict.category in _SUSPECT_CATEGORIES and not self._is_proven:
             return self._hold(outcome, verdict.message)
-        self._count_streak(verdict.category, verdict.message)
+        if not outcome.item.replaces_error:
+            # Rows that are errors already may well fail in the same way again; a run that retries them must get past.
+            self._count_streak(verdict.category, verdict.message)
         return self._release(outcome) if _was_answered(outcome) else (outcome,)
+
+    def begin_again(self) -> None:
+        """Another pass follows, which meets again what was held back."""
+        self._held.clear()
+        self._refusals.clear()
 
     def finish(self) -> None:
         """The remaining set is exhausted.

@@ -55,6 +55,9 @@ class PaceLearner:
         "_accepted",
         "_ceiling",
         "_cut_at",
+        "_cuts",
+        "_deaf_until",
+        "_paced",
         "_gain",
         "_good",
         "_is_answered",
@@ -74,6 +77,10 @@ class PaceLearner:
         self._policy = policy
         #: None until the first refusal
         self.rate_per_s: float | None = None
+        #: calls accepted under a pace, and cuts of it; halved together, so that they speak of lately
+        self._paced = self._cuts = 0.0
+        #: refusals that no pace prevents teach nothing until then
+        self._deaf_until = -math.inf
         self._cut_at = -math.inf
         #: a call sent after the last cut has been accepted
         self._is_answered = True
@@ -101,6 +108,9 @@ class PaceLearner:
         if started <= self._cut_at:
             return False
         self._is_answered = True
+        self._paced += 1
+        if self._paced >= self._policy.unmoved_memory_calls:
+            self._paced, self._cuts = self._paced / 2, self._cuts / 2
         if self._accepted == 0:
             # The gate may have been closed for an hour: clean time begins with the first call that got through.
             self._since = self._last_sent = max(self._since, started)
@@ -120,7 +130,7 @@ class PaceLearner:
         :param in_flight: how many calls the server was seen to take at once, for want of anything better
         """
         policy = self._policy
-        if call_started <= self._cut_at:
+        if call_started <= self._cut_at or now < self._deaf_until:
             return False
         if self.rate_per_s is None:
             rate = policy.first_cut * self._measure(now, retry_after_s, in_flight)
@@ -131,6 +141,10 @@ class PaceLearner:
                 self._ceiling = self.rate_per_s
             rate = policy.later_cut * self._good if self._good else policy.repeated_cut * self.rate_per_s
             rate = min(rate, self.rate_per_s)
+        self._cuts += 1
+        if self._cuts >= policy.unmoved_cuts and self._cuts > policy.unmoved_share * self._paced:
+            self._forget(now)
+            return True
         self._gain = policy.recover_gain
         self.rate_per_s = max(rate, 1.0 / policy.slowest_interval_s)
         self._cut_at = now
@@ -138,6 +152,16 @@ class PaceLearner:
         self._good = None
         self._restart(now)
         return True
+
+    def _forget(self, now: float) -> None:
+        """Refusals go on whatever the pace: they do not depend on it. The gate alone deals with them for a while."""
+        self.rate_per_s = None
+        self._paced = self._cuts = 0.0
+        self._deaf_until = now + self._policy.unmoved_rest_s
+        self._ceiling, self._rest_s = math.inf, self._policy.rest_s
+        self._is_answered = True
+        self._measured = self._measured_before = 0
+        self._measuring_since = self._measuring_since_before = now
 
     def _measure(self, now: float, retry_after_s: float | None, in_flight: int) -> float:
         policy = self._policy

@@ -16,7 +16,7 @@ BURST_S = 1.0
 
 
 class Allowance:
-    """A token bucket: reserved before a call, settled after it. It may run into debt, which is waited off.
+    """A token bucket: taken from before a call, settled after it. It may run into debt, which is waited off.
 
     :param per_minute: what may be used in a minute
     """
@@ -29,23 +29,21 @@ class Allowance:
         self._level = self._burst
         self._updated = now
 
-    def reserve(self, amount: float, *, now: float) -> float:
-        """Take an amount now.
-
-        :returns: seconds to wait before using it; 0 where there is enough
-        """
+    def delay_s(self, amount: float, *, now: float) -> float:
+        """Seconds until an amount may be taken; takes nothing."""
         self._refill(now)
-        # Something is sent whenever the bucket is not in debt; otherwise an amount above the burst could never go.
-        wait_s = (
-            0.0 if self._level >= min(amount, self._burst) else (min(amount, self._burst) - self._level) / self._per_s
-        )
+        # An amount above the burst could otherwise never be taken; it leaves a debt.
+        return max(0.0, (min(amount, self._burst) - self._level) / self._per_s)
+
+    def take(self, amount: float, *, now: float) -> None:
+        """Use an amount, whether it is there or not."""
+        self._refill(now)
         self._level -= amount
-        return wait_s
 
-    def settle(self, *, reserved: float, used: float, now: float) -> None:
-        """Give back what was not used, or take what was used beyond the reservation."""
+    def settle(self, *, taken: float, used: float, now: float) -> None:
+        """Give back what was taken and not used, or take what was used beyond that."""
         self._refill(now)
-        self._level = min(self._burst, self._level + reserved - used)
+        self._level = min(self._burst, self._level + taken - used)
 
     def _refill(self, now: float) -> None:
         self._level = min(self._burst, self._level + max(0.0, now - self._updated) * self._per_s)
@@ -78,13 +76,21 @@ class TokenEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """What is left of a quota, and when it is full again; as a rate that will not overrun it."""
+    """What is left of a quota, and when it is full again."""
 
+    #: None where the endpoint does not say
+    limit: int | None
     remaining: int
     reset_s: float
 
-    def rate_per_s(self) -> float:
-        return self.remaining / self.reset_s
+    def refill_per_s(self) -> float:
+        """The rate at which the quota fills up until it is full, at least one in the time of the reset.
+
+        Right for quotas that refill steadily. One that refills at once, at the reset, may refuse a call sent at this
+        rate; then the gate and the learnt pace have their say.
+        """
+        missing = 1 if self.limit is None else max(1, self.limit - self.remaining)
+        return missing / self.reset_s
 
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
@@ -108,7 +114,7 @@ def read_quota(headers: Mapping[str, str], unit: str) -> Quota | None:
     reset_s = parse_duration_s(headers.get(f"x-ratelimit-reset-{unit}") or "")
     if reset_s is None or reset_s <= 0:
         return None
-    return Quota(remaining=remaining, reset_s=reset_s)
+    return Quota(limit=limit, remaining=remaining, reset_s=reset_s)
 
 
 def parse_duration_s(text: str) -> float | None:

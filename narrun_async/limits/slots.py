@@ -25,6 +25,7 @@ class Slots:
         self.held = 0
         self.peak_held = 0
         self._stopping = False
+        self._resized = asyncio.Event()
         self._waiting_retries: deque[asyncio.Future[None]] = deque()
         self._waiting_new: deque[asyncio.Future[None]] = deque()
         self.retry = Lane(self, self._waiting_retries)
@@ -35,7 +36,13 @@ class Slots:
         was_open = self.window >= self.limit
         self.limit = limit
         self.window = limit if was_open else min(self.window, limit)
+        self._resized.set()
         self._grant()
+
+    async def wait_resized(self) -> None:
+        """Return when the limit has been changed since the last wait."""
+        await self._resized.wait()
+        self._resized.clear()
 
     def narrow(self) -> None:
         """One call at a time, until `widen`."""
@@ -49,6 +56,11 @@ class Slots:
     @property
     def is_narrowed(self) -> bool:
         return self.window < self.limit
+
+    @property
+    def are_wanted_back(self) -> bool:
+        """Whoever finished a call should leave the slot to a retry, or to nobody, rather than go on with new work."""
+        return bool(self._waiting_retries) or self.held > self.window or self._stopping
 
     def close(self) -> None:
         """Let nobody in any more: whoever waits, and whoever comes later, gets `RunStopping`."""

@@ -1,104 +1,67 @@
-"""Foretells what the rest of an experiment will take, from a few calls spread over its remaining narratives."""
+"""Picks a few narratives spread over what remains, and sends them, so that the time and cost of all can be foretold."""
 
 from __future__ import annotations
 
-import math
-import statistics
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from narrun_async.limits.budget import Prices
+import anyio
 
-#: 97.5 % quantiles of Student's t by degrees of freedom (NIST/SEMATECH e-Handbook of Statistical Methods, §1.3.6.7.2)
-_STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
-              11: 2.201, 12: 2.179, 13: 2.160, 14: 2.145, 15: 2.131, 20: 2.086, 25: 2.060, 30: 2.042}  # fmt: skip
-#: beyond 30 degrees of freedom the quantile is this, to within 5 %
-_NORMAL_QUANTILE = 1.96
+from narrun_async.caller import AttemptFailed, Caller, Flight
+from narrun_async.limits import EndpointLimits
+from narrun_async.metrics import SampledCall, spread_evenly
+from narrun_async.models import Experiment, Failure, Outcome, PageCursor, RunId, Selection, WorkItem
+from narrun_async.ports import RemainingStore
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampledCall:
-    """One narrative that was sent to foretell the others."""
-
-    duration_s: float
-    #: None where the endpoint reported none
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    is_error: bool
+#: items read at once while looking for those to be sent
+PAGE_ITEMS = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """A value and the interval that covers its mean with 95 % confidence; the interval is infinite for one sample."""
-
-    low: float
-    middle: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What the remaining set will probably take."""
-
-    n_sampled: int
-    n_errors: int
-    n_remaining: int
-    concurrency: int
-    #: seconds, with `concurrency` calls always in flight, each as fast as in the sample
-    duration_s: Range
-    #: None where the endpoint reports no usage
-    prompt_tokens: Range | None
-    completion_tokens: Range | None
-    #: None without prices, or without usage
-    cost: Range | None
+async def pick_items(store: RemainingStore, experiment: Experiment, *, n_remaining: int, k: int) -> Sequence[WorkItem]:
+    """Up to `k` items spread over what is missing of an experiment; one page in memory."""
+    wanted = deque(spread_evenly(n_remaining, k))
+    picked: list[WorkItem] = []
+    cursor, position = PageCursor(), 0
+    while wanted:
+        page = await store.load_page(experiment, Selection.MISSING, run_id=RunId(0), after=cursor, limit=PAGE_ITEMS)
+        if not page:
+            break
+        while wanted and wanted[0] < position + len(page):
+            picked.append(page[wanted.popleft() - position])
+        position += len(page)
+        cursor = PageCursor(narrative_id=page[-1].narrative_id, row_num=page[-1].row_num)
+    return picked
 
 
-def extrapolate(calls: Sequence[SampledCall], *, n_remaining: int, concurrency: int, prices: Prices | None) -> Estimate:
-    """Multiply the mean of the sample, and the ends of its confidence interval, by what remains.
+async def call_items(items: Sequence[WorkItem], caller: Caller, limits: EndpointLimits) -> Sequence[Outcome]:
+    """Send each item as a run would, retries included, and return what became of those that came to an end.
 
-    The interval is mean ± t · s / √k with k - 1 degrees of freedom (Student 1908), bounded below by 0; it tells how
-    far a sample of this size can be off, not what an endpoint does under another load.
-
-    :raises ValueError: no calls, or a concurrency below 1
+    :raises NarrunError: as a run would end
     """
-    if not calls or concurrency < 1:
-        raise ValueError("an estimate needs at least one call and a concurrency of at least 1")
-    prompt = [float(call.prompt_tokens) for call in calls if call.prompt_tokens is not None]
-    completion = [float(call.completion_tokens) for call in calls if call.completion_tokens is not None]
-    costs = [
-        prices.cost(prompt_tokens=call.prompt_tokens, completion_tokens=call.completion_tokens)
-        for call in calls
-        if prices is not None and call.prompt_tokens is not None and call.completion_tokens is not None
-    ]
-    in_parallel = min(concurrency, max(1, n_remaining))
-    return Estimate(
-        n_sampled=len(calls),
-        n_errors=sum(call.is_error for call in calls),
-        n_remaining=n_remaining,
-        concurrency=concurrency,
-        duration_s=_times([call.duration_s for call in calls], n_remaining / in_parallel),
-        prompt_tokens=_times(prompt, n_remaining) if prompt else None,
-        completion_tokens=_times(completion, n_remaining) if completion else None,
-        cost=_times(costs, n_remaining) if costs else None,
+    outcomes: list[Outcome] = []
+
+    async def call(item: WorkItem) -> None:
+        flight = Flight(item=item, is_last_pass=True)
+        try:
+            async with limits.slots.new:
+                outcomes.append(await caller.attempt(flight))
+        except AttemptFailed as failed:
+            if (outcome := await caller.retry(flight, failed)) is not None:
+                outcomes.append(outcome)
+
+    async with anyio.create_task_group() as calls:
+        for item in items:
+            calls.start_soon(call, item)
+    return outcomes
+
+
+def sampled_call(outcome: Outcome) -> SampledCall | None:
+    """What an outcome tells about the time and tokens of others; None where no call was decisive."""
+    if outcome.attempt is None:
+        return None
+    return SampledCall(
+        duration_s=outcome.attempt.duration_s,
+        prompt_tokens=outcome.attempt.usage.prompt_tokens,
+        completion_tokens=outcome.attempt.usage.completion_tokens,
+        is_error=isinstance(outcome.verdict, Failure),
     )
-
-
-def spread_evenly(n_remaining: int, k: int) -> Sequence[int]:
-    """Positions, from 0, of up to `k` items spread over the remaining set, the middle of each of `k` equal parts."""
-    k = min(k, n_remaining)
-    return [(2 * part + 1) * n_remaining // (2 * k) for part in range(k)]
-
-
-def _times(values: Sequence[float], factor: float) -> Range:
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return Range(low=0.0, middle=mean * factor, high=math.inf)
-    margin = _student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Range(low=max(0.0, mean - margin) * factor, middle=mean * factor, high=(mean + margin) * factor)
-
-
-def _student_t(degrees: int) -> float:
-    """Of the largest tabulated number of degrees that is not above; a wider interval than exact, never a narrower."""
-    if degrees > 30:
-        return _NORMAL_QUANTILE * 1.05
-    return _STUDENT_T[max(known for known in _STUDENT_T if known <= degrees)]

@@ -12,6 +12,8 @@ from narrun_async.models import Failure, Outcome, ProgressMark, WriterMessage
 
 #: the rate is that of the last so many seconds of work
 RATE_WINDOW_S = 120.0
+#: latencies are those of the last so many calls that decided a narrative
+LATENCY_WINDOW_CALLS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class ProgressSnapshot:
     n_failed_calls: int
     #: saved narratives per second of work; None until there are some
     rate_per_s: float | None
+    #: completion tokens per second of work
+    tokens_per_s: float | None = None
     #: seconds of work left at this rate
     eta_s: float | None
     runtime_s: float
@@ -76,7 +80,9 @@ class Progress:
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._n_failed_calls = 0
-        self._points: deque[tuple[float, int]] = deque([(0.0, 0)])
+        #: seconds of work, narratives and completion tokens saved until then
+        self._points: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+        self.recent_latencies_s: deque[float] = deque(maxlen=LATENCY_WINDOW_CALLS)
         #: calls on the wire; the caller counts it up and down
         self.in_flight = 0
 
@@ -91,12 +97,14 @@ class Progress:
                 self._n_failed_calls += 1
                 continue
             self._n_saved += 1
+            if attempt is not None:
+                self.recent_latencies_s.append(attempt.duration_s)
             if isinstance(message.verdict, Failure):
                 self._errors[message.verdict.category.value] += 1
         worked_s = self._worked_s()
         # One point a second is enough for a rate over two minutes, and keeps the memory flat.
         if worked_s - self._points[-1][0] >= 1.0 or len(self._points) == 1:
-            self._points.append((worked_s, self._n_saved))
+            self._points.append((worked_s, self._n_saved, self._completion_tokens))
         while len(self._points) > 2 and worked_s - self._points[1][0] >= RATE_WINDOW_S:
             self._points.popleft()
 
@@ -122,6 +130,7 @@ class Progress:
             completion_tokens=self._completion_tokens,
             n_failed_calls=self._n_failed_calls,
             rate_per_s=rate_per_s,
+            tokens_per_s=self._tokens_per_s(),
             eta_s=self._eta_s(rate_per_s),
             runtime_s=self.runtime_s,
             downtime_s=self._downtime_s(),
@@ -132,10 +141,16 @@ class Progress:
         return max(0.0, self.runtime_s - self._downtime_s())
 
     def _rate_per_s(self) -> float | None:
-        since_s, saved_then = self._points[0]
+        since_s, saved_then, _ = self._points[0]
         elapsed_s = self._worked_s() - since_s
         saved = self._n_saved - saved_then
         return saved / elapsed_s if saved and elapsed_s > 0 else None
+
+    def _tokens_per_s(self) -> float | None:
+        since_s, _, tokens_then = self._points[0]
+        elapsed_s = self._worked_s() - since_s
+        tokens = self._completion_tokens - tokens_then
+        return tokens / elapsed_s if tokens and elapsed_s > 0 else None
 
     def _eta_s(self, rate_per_s: float | None) -> float | None:
         return None if rate_per_s is None else max(0, self._n_remaining - self._n_saved) / rate_per_s

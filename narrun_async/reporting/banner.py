@@ -23,7 +23,8 @@ class Banner:
     n_done: int
     n_errors: int
     n_remaining: int
-    concurrency: int
+    #: such as `8 calls at a time`
+    pace: str
     log_dir: str | None
 
 
@@ -32,7 +33,7 @@ def banner_lines(banner: Banner) -> Sequence[str]:
     rows = [
         ("experiment", f"{banner.experiment_id}  ({banner.name}, {banner.mode})"),
         ("cohort", f"{banner.n_cohort} narratives, {banner.n_done} done, {banner.n_errors} of them errors"),
-        ("to do", f"{banner.n_remaining} narratives, up to {banner.concurrency} calls at a time"),
+        ("to do", f"{banner.n_remaining} narratives, {banner.pace}"),
         ("endpoint", f"{banner.endpoint}  model {banner.model}"),
         ("database", banner.database),
         ("logs", banner.log_dir or "none"),

@@ -169,7 +169,7 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def _or_dash(value: int | None) -> str:
+def _or_dash(value: int | str | None) -> str:
     return "-" if value is None else str(value)
 
 

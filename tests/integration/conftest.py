@@ -15,6 +15,7 @@ import pytest
 
 from narrun_async.caller import CallSpec
 from narrun_async.control import RunControl
+from narrun_async.limits import Budget, LimitSettings
 from narrun_async.models import Experiment, Selection
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
@@ -28,7 +29,8 @@ from narrun_async.stores import SqliteStore, open_sqlite_writer
 from narrun_async.writer import BatchPolicy
 
 Watch = Callable[[Progress, RunControl], Awaitable[None]]
-SETTINGS = RunSettings(concurrency=8, max_passes=3, max_wait_s=60, max_consecutive_errors=50, page_size=100)
+LIMITS = LimitSettings(concurrency=8, max_wait_s=60)
+SETTINGS = RunSettings(limits=LIMITS, max_passes=3, max_consecutive_errors=50, page_size=100)
 FIELDS = RequestFields(model="model-of-tests", user_template="Read this account: <<TEXT>>", temperature=0.2)
 #: waits so short that a test with retries stays quick
 RETRY = RetryPolicy(attempts=5, base_s=0.002, cap_s=0.02)
@@ -55,20 +57,23 @@ class Rig:
         retry: RetryPolicy = RETRY,
         provider: ChatProvider | None = None,
         storage_pauses_s: tuple[float, ...] = (0.02, 0.02),
+        budget: Budget | None = None,
         **settings: Any,
     ) -> RunResult:
-        """One run; `settings` are fields of RunSettings, `watch` runs beside it."""
+        """One run; `settings` are fields of RunSettings and LimitSettings, `watch` runs beside it."""
 
         async def nothing(progress: Progress, control: RunControl) -> None:
             return None
 
-        chosen = replace(SETTINGS, **settings)
+        of_limits = {name: settings.pop(name) for name in [*settings] if name in LimitSettings.__dataclass_fields__}
+        chosen = replace(SETTINGS, limits=replace(LIMITS, **of_limits), **settings)
         runner = Runner(
             self.store,
             provider or self.provider,
             self.experiment,
             spec=CallSpec(template=RequestTemplate.build(fields), retry=retry, attempt_deadline_s=attempt_deadline_s),
             settings=chosen,
+            budget=budget,
             batches=BatchPolicy(storage_pauses_s=storage_pauses_s),
             rng=random.Random(11),
         )

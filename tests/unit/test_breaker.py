@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from narrun_async.errors import FatalEndpointError, RunStopping, WaitedTooLongError
-from narrun_async.limits import EndpointLimits
+from narrun_async.limits import EndpointLimits, LimitSettings
 from narrun_async.limits.breaker import FAILURES_IN_A_ROW, FIRST_PAUSE_S, LONGEST_PAUSE_S
-from narrun_async.models import ErrorCategory
+from narrun_async.limits.endpoint import OVERLOADS_IN_A_ROW
+from narrun_async.models import NO_USAGE, ErrorCategory
 from narrun_async.retrying import CallFailure, FailureClass
 
 #: (the attempt counts against the narrative, the narrative is a suspect)
@@ -43,8 +44,7 @@ class World:
         self.problem: Callable[[], CallFailure | None] = lambda: None
         self.stopping = False
         self.limits = EndpointLimits(
-            concurrency=concurrency,
-            max_wait_s=max_wait_s,
+            LimitSettings(concurrency=concurrency, max_wait_s=max_wait_s),
             probe=self.probe,
             clock=lambda: self.now_s,
             sleep=self.sleep,
@@ -52,7 +52,13 @@ class World:
         )
         self.breaker, self.slots = self.limits.breaker, self.limits.slots
         while self.slots.is_narrowed:
-            self.limits.record_success()
+            self.record_success()
+
+    def record_success(self) -> None:
+        self.limits.record_success(taken_tokens=0.0, started=self.now_s, usage=NO_USAGE, headers=None, in_flight=1)
+
+    def record_refusal(self) -> None:
+        self.limits.record_refusal()
 
     async def probe(self) -> CallFailure | None:
         self.n_probes += 1
@@ -73,8 +79,12 @@ class World:
         until_s = self.now_s + seconds
         self.problem = lambda: failure(what) if self.now_s < until_s else None
 
-    async def fail(self, failed: CallFailure | None = None, *, alone: bool = False) -> tuple[bool, bool]:
-        return await self.limits.charge(failed or failure(), call_started=self.now_s, was_alone=alone)
+    async def fail(
+        self, failed: CallFailure | None = None, *, alone: bool = False, n_overloads: int = 0
+    ) -> tuple[bool, bool]:
+        return await self.limits.charge(
+            failed or failure(), call_started=self.now_s, in_flight=1 if alone else 2, n_overloads=n_overloads
+        )
 
     async def fail_until_open(self) -> tuple[bool, bool]:
         for _ in range(FAILURES_IN_A_ROW - 1):
@@ -95,7 +105,7 @@ async def test_an_answer_in_between_starts_the_count_again(between: str) -> None
     for number in range(40):
         assert await world.fail() == CHARGED
         if number % 4 == 3:
-            getattr(world.limits, between)()
+            getattr(world, between)()
     assert world.n_probes == 0
 
 
@@ -194,11 +204,11 @@ async def test_after_an_outage_calls_go_one_by_one_until_the_suspects_are_throug
     assert suspects == 4
     windows = list[int]()
     for _ in range(suspects):
-        world.limits.record_success()
+        world.record_success()
         windows.append(world.slots.window)
         world.breaker.release_suspect()
     for _ in range(5):
-        world.limits.record_success()
+        world.record_success()
         windows.append(world.slots.window)
     assert windows == [1, 1, 1, 1, 2, 4, 8, 16, 16]
 
@@ -209,7 +219,7 @@ async def test_after_an_unreachable_endpoint_there_are_no_suspects_to_wait_for()
     await world.fail(failure(FailureClass.UNREACHABLE))
     assert world.slots.window == 1
     for window in (2, 4):
-        world.limits.record_success()
+        world.record_success()
         assert world.slots.window == window
 
 
@@ -223,7 +233,7 @@ async def test_a_narrative_that_takes_the_endpoint_down_pays_when_it_was_alone()
         assert await world.fail(alone=True) == CHARGED_SUSPECT
     world.breaker.release_suspect()
     for window in (2, 4, 8):
-        world.limits.record_success()
+        world.record_success()
         assert world.slots.window == window
 
 
@@ -241,7 +251,7 @@ async def test_at_concurrency_one_recovery_ends_with_a_success() -> None:
     await world.fail_until_open()
     world.breaker.release_suspect()
     n_probes = world.n_probes
-    world.limits.record_success()
+    world.record_success()
     assert await world.fail(alone=True) == CHARGED
     assert world.n_probes == n_probes
 
@@ -256,6 +266,18 @@ async def test_an_overload_closes_the_gate_and_is_never_charged() -> None:
         await world.limits.wait_open()
         assert world.now_s - before_s >= 3
     assert (world.n_probes, world.slots.window) == (0, 8)
+
+
+async def test_overloads_that_keep_coming_for_one_item_are_its_own_when_the_endpoint_answers_a_probe() -> None:
+    world = World()
+    overload = failure(FailureClass.OVERLOAD, retry_after_s=3)
+    assert await world.fail(overload, n_overloads=OVERLOADS_IN_A_ROW - 1) == SPARED
+    await world.limits.wait_open()
+    assert await world.fail(overload, n_overloads=OVERLOADS_IN_A_ROW) == CHARGED
+    assert world.limits.is_open_for_calls
+    world.problem = lambda: failure(FailureClass.OVERLOAD)
+    assert await world.fail(overload, n_overloads=OVERLOADS_IN_A_ROW) == SPARED
+    assert not world.limits.is_open_for_calls
 
 
 async def test_a_charged_failure_is_progress_towards_the_narratives_end() -> None:

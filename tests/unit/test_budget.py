@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from narrun_async.errors import BudgetSpentError
-from narrun_async.limits.budget import Budget, BudgetLimits, Prices, RetryBudget
-from narrun_async.models import Usage
+from narrun_async.limits.budget import Budget, BudgetLimits, RetryBudget
+from narrun_async.models import Prices, Usage
 
 CALL = Usage(prompt_tokens=90, completion_tokens=10)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrun_async.limits.budget import Prices
-from narrun_async.operations.estimating import SampledCall, extrapolate, spread_evenly
+from narrun_async.metrics import SampledCall, extrapolate, spread_evenly
+from narrun_async.models import Prices
 
 
 def call(duration_s: float, prompt: int | None = 1000, completion: int | None = 50) -> SampledCall:

@@ -100,7 +100,7 @@ def _experiment(row: sqlite3.Row) -> Experiment:
     return Experiment(
         experiment_id=ExperimentId(row["experiment_id"]),
         name=row["experiment_name"] or "",
-        status=ExperimentStatus(row["status"]),
+        status=_status(row["status"]),
         cohort=Cohort(
             data_checksum=row["data_checksum"] or "",
             last_narrative_id=NarrativeId(row["cohort_last_narrative_id"] or 0),
@@ -112,3 +112,11 @@ def _experiment(row: sqlite3.Row) -> Experiment:
         created_at=row["created_at"] or "",
         columns=dict(row),
     )
+
+
+def _status(stored: str | None) -> ExperimentStatus:
+    """A status that the predecessor left blank or that nobody knows is that of work that was not finished."""
+    try:
+        return ExperimentStatus(stored or "")
+    except ValueError:
+        return ExperimentStatus.INTERRUPTED

@@ -138,7 +138,7 @@ RUNS = {
     "host": "TEXT",
     "pid": "INTEGER",
     "narrun_version": "TEXT",
-    "concurrency": "INTEGER",
+    "concurrency": "",  # a number, or `auto`
     "api_url": "TEXT",
     "api_url_overridden": "INTEGER NOT NULL DEFAULT 0",
     "started_at": "TEXT NOT NULL",

@@ -9,10 +9,11 @@ import json
 from datetime import datetime, timedelta
 
 from narrun_async.clock import local_text, utc_now, utc_text
-from narrun_async.models import Attempt, Detection, ExperimentId, Outcome, RunId
+from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId, Failure, Outcome, RunId
 
 #: the four `is_…` columns where there is nothing to compare: unlabelled, or an error
 _UNJUDGED = (None, None, None, None)
+_GAVE_UP = ErrorCategory.TRANSIENT_EXHAUSTED
 
 
 def attempt_row(experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) -> tuple[object, ...]:
@@ -63,7 +64,7 @@ def result_row(experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> 
         outcome.verdict.parse_method if isinstance(outcome.verdict, Detection) else None,
         usage.cached_tokens,
         usage.reasoning_tokens,
-        _last_attempt_at(attempt, ended_at),
+        _last_attempt_at(outcome, ended_at),
         run_id,
         item.narrative_id,
     ), is_error
@@ -97,5 +98,7 @@ def _judged(outcome: Outcome) -> tuple[int | None, ...]:
     )
 
 
-def _last_attempt_at(attempt: Attempt | None, ended_at: datetime) -> str | None:
-    return utc_text(ended_at) if attempt else None
+def _last_attempt_at(outcome: Outcome, ended_at: datetime) -> str | None:
+    """None where no call was made. Giving up follows the last of several calls, which are in the ledger."""
+    is_giving_up = isinstance(outcome.verdict, Failure) and outcome.verdict.category is _GAVE_UP
+    return utc_text(ended_at) if outcome.attempt is not None or is_giving_up else None

@@ -1,0 +1,92 @@
+"""Owns when the next call may be sent: the learnt pace, requests and tokens a minute, the quota's rest. Pure.
+
+Where none of them is in force, a turn costs one look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from narrun_async.limits.pacing import Pacer
+from narrun_async.limits.rates import Allowance, TokenEstimate, read_quota
+from narrun_async.models import Usage
+
+#: answers in which the endpoint may first mention its quota; after them nobody looks any more (2 µs an answer)
+ANSWERS_TO_LOOK_AT = 16
+
+
+class SendTurns:
+    """Gives out turns, the latest of all limits; see the module.
+
+    :param rpm: requests a minute; None: no limit
+    :param tpm: tokens a minute, prompt and completion together; None: no limit
+    """
+
+    def __init__(self, *, rpm: float | None, tpm: float | None, now: float) -> None:
+        self._requests = Allowance(rpm, now=now) if rpm else None
+        self._tokens = Allowance(tpm, now=now) if tpm else None
+        self._estimate = TokenEstimate()
+        self._pacer: Pacer | None = None
+        self._quota_pacer: Pacer | None = None
+        self._answers_to_look_at = ANSWERS_TO_LOOK_AT
+
+    @property
+    def are_free(self) -> bool:
+        return self._pacer is None and self._requests is None and self._tokens is None and self._quota_pacer is None
+
+    def set_pace(self, rate_per_s: float | None) -> None:
+        """The pace that refusals have taught; None: there were none."""
+        if rate_per_s is None:
+            self._pacer = None
+        elif self._pacer is None:
+            self._pacer = Pacer(rate_per_s)
+        elif self._pacer.rate_per_s != rate_per_s:
+            self._pacer.set_rate(rate_per_s)
+
+    def delay_s(self, request_bytes: int, *, now: float) -> float:
+        """Seconds until the next call may go. It takes nothing: ask again after waiting."""
+        delays = [pacer.delay_s(now) for pacer in (self._pacer, self._quota_pacer) if pacer is not None]
+        if self._requests is not None:
+            delays.append(self._requests.delay_s(1.0, now=now))
+        if self._tokens is not None:
+            delays.append(self._tokens.delay_s(self._estimate.tokens_for(request_bytes), now=now))
+        return max(delays, default=0.0)
+
+    def take(self, request_bytes: int, *, now: float) -> float:
+        """A call goes now.
+
+        :returns: the tokens that were set aside for it, to be settled when it has been answered
+        """
+        for pacer in (self._pacer, self._quota_pacer):
+            if pacer is not None:
+                pacer.record_send(now)
+        if self._requests is not None:
+            self._requests.take(1.0, now=now)
+        if self._tokens is None:
+            return 0.0
+        tokens = self._estimate.tokens_for(request_bytes)
+        self._tokens.take(tokens, now=now)
+        return tokens
+
+    def settle(self, taken_tokens: float, usage: Usage, *, now: float) -> None:
+        """A call has been answered: count the tokens that it really used."""
+        used = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+        if self._tokens is not None and used:
+            self._estimate.record(used)
+            self._tokens.settle(taken=taken_tokens, used=used, now=now)
+
+    def learn(self, headers: Mapping[str, str], *, in_flight: int) -> None:
+        """What an answer says: while less is left than is in flight, calls go at the rate of the refill."""
+        if not self._answers_to_look_at:
+            return
+        quota = read_quota(headers, "requests")
+        if quota is None:
+            self._answers_to_look_at -= 1
+            return
+        self._answers_to_look_at = ANSWERS_TO_LOOK_AT
+        if quota.remaining > in_flight:
+            self._quota_pacer = None
+        elif self._quota_pacer is None:
+            self._quota_pacer = Pacer(quota.refill_per_s())
+        else:
+            self._quota_pacer.set_rate(quota.refill_per_s())
