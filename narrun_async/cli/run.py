@@ -171,30 +171,27 @@ def resume(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
 ) -> None:
     """Go on with an experiment: its stored configuration, its frozen cohort, what remains of it."""
-    request = RunRequest(
-        config_file=config,
-        config_is_default=config is None,
+    run(
+        config,
         database=database,
+        concurrency=concurrency,
+        max_concurrency=max_concurrency,
+        rpm=rpm,
+        tpm=tpm,
+        max_tokens_total=max_tokens_total,
+        max_cost=max_cost,
         resume=True,
         experiment_id=experiment_id,
-        retry_errors_only=read_switch("RETRY_ERRORS_ONLY") if retry_errors_only is None else retry_errors_only,
+        retry_errors_only=retry_errors_only,
         retry_errors=retry_errors,
         api_url=api_url,
-        overrides=_overrides(
-            concurrency=read_concurrency(concurrency),
-            max_concurrency=max_concurrency,
-            rpm=rpm,
-            tpm=tpm,
-            max_tokens_total=max_tokens_total,
-            max_cost=max_cost,
-            attempt_deadline_s=attempt_deadline,
-            max_wait_s=max_wait,
-            max_consecutive_errors=max_consecutive_errors,
-        ),
-        log_root=log_dir,
-        export_root=export_dir,
+        attempt_deadline=attempt_deadline,
+        max_wait=max_wait,
+        max_consecutive_errors=max_consecutive_errors,
+        log_dir=log_dir,
+        export_dir=export_dir,
+        dry_run=dry_run,
     )
-    _carry_out(request, dry_run=dry_run)
 
 
 def _overrides(**flags: object) -> dict[str, object]:

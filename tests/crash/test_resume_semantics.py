@@ -59,7 +59,7 @@ def test_a_resume_with_an_edited_file_sends_the_stored_prompt_and_shows_each_dif
     for key in ("model.name", "model.temperature", "model.api_url", "prompt.system_prompt", "prompt.user_template"):
         assert key in warning
     assert "run.concurrency" not in warning  # may change from run to run
-    assert "up to 3 calls at a time" in finished.err
+    assert ", 3 calls at a time" in finished.err
     assert workplace.count_rows() == 60
     assert workplace.experiment()["system_prompt"] == "Answer in JSON."
 

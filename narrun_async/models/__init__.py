@@ -1,0 +1,73 @@
+"""The nouns of the program as frozen values; no behaviour beyond what a value knows of itself.
+
+Texts, prompts and answers are `repr=False`: a value that lands in a log or a traceback shows none of them.
+Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
+"""
+
+from narrun_async.models.calls import (
+    NO_USAGE,
+    Attempt,
+    Detection,
+    Envelope,
+    ErrorCategory,
+    Failure,
+    Outcome,
+    Prices,
+    RawReply,
+    Usage,
+    Verdict,
+    WorkItem,
+    WriterMessage,
+)
+from narrun_async.models.experiments import (
+    Cohort,
+    Experiment,
+    ExperimentStatus,
+    NewExperiment,
+    PageCursor,
+    ProgressMark,
+    ResultCounts,
+    RunEnd,
+    RunMode,
+    RunRecord,
+    RunStart,
+    Selection,
+)
+from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary
+
+__all__ = [
+    "NO_USAGE",
+    "Attempt",
+    "Cohort",
+    "DataSource",
+    "Detection",
+    "Envelope",
+    "ErrorCategory",
+    "Experiment",
+    "ExperimentId",
+    "ExperimentStatus",
+    "Failure",
+    "IngestReport",
+    "NarrativeId",
+    "NarrativeType",
+    "NewExperiment",
+    "Outcome",
+    "PageCursor",
+    "Prices",
+    "ProgressMark",
+    "RawReply",
+    "ResultCounts",
+    "RunEnd",
+    "RunId",
+    "RunMode",
+    "RunRecord",
+    "RunStart",
+    "Selection",
+    "SourceNarrative",
+    "SourceSummary",
+    "Usage",
+    "Verdict",
+    "WorkItem",
+    "WriterMessage",
+]

@@ -1,0 +1,74 @@
+"""Files of narratives, and what ingesting them did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from narrun_async.models.ids import NarrativeType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceNarrative:
+    """One narrative as a workbook or table gives it, after normalisation (design §5, faults §1)."""
+
+    #: text, never a number; stripped
+    incident_id: str
+    narrative_type: NarrativeType
+    #: canonical text: LF line ends, no NUL, no lone surrogates, never blank
+    narrative_text: str = field(repr=False)
+    #: SHA-256 hex of the UTF-8 bytes of the canonical text
+    text_sha256: str
+    #: 0/1: the flag of this narrative; None where unlabelled
+    manual_flag_ind: int | None
+    #: 0/1: the flag of the case; None where unlabelled
+    manual_flag: int | None
+    #: 1-based row of the file it came from
+    row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSummary:
+    """What a file held besides its narratives; known once all of it has been read."""
+
+    n_cases: int = 0
+    #: blank or whitespace-only cells, dropped
+    n_blank: int = 0
+    #: rows without an id, dropped because `--skip-blank-ids` was given
+    n_blank_ids: int = 0
+    #: texts in which characters were replaced or decoded to make them canonical
+    n_texts_repaired: int = 0
+    #: one sentence each, no text in them
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """One workbook or table that the database holds."""
+
+    #: the path as it was given
+    path: str
+    #: SHA-256 hex of the file's bytes (32 hex digits: MD5 of a file that the predecessor loaded)
+    checksum: str
+    n_narratives: int
+    #: local `YYYY-MM-DD HH:MM:SS`
+    loaded_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestReport:
+    """What an ingest did; printed as the summary."""
+
+    source: DataSource
+    #: False when the file, or all of its rows, were in the database already
+    loaded: bool
+    #: the file is gone; the database has its narratives
+    is_missing: bool = False
+    summary: SourceSummary = SourceSummary()
+    n_cme: int = 0
+    n_le: int = 0
+    n_labelled: int = 0
+    n_positive: int = 0
+    #: same key and same text, collapsed
+    n_duplicates: int = 0
+    #: same key and different text, dropped because `--on-conflict first` was given
+    n_conflicts_dropped: int = 0
