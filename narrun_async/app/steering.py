@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ from narrun_async.control.live_settings import FILE_NAME as CONTROL_FILE
 from narrun_async.errors import StorageError, UsageError
 from narrun_async.progress.live_view import FILE_NAME as VIEW_FILE
 from narrun_async.progress.live_view import LiveView, read_live_view
-from narrun_async.stores import database_is_locked
+from narrun_async.stores import database_is_locked, find_holder
 
 
 async def find_running(database: Path) -> tuple[Path, LiveView] | None:
     """The log directory of the run that works on a database, and what it shows; None when nothing runs."""
     if not database_is_locked(database):
         return None
+    holder = find_holder(database)
     async with reading(database) as store:
         experiments = await store.list_experiments()
     for experiment in experiments:
@@ -27,7 +29,10 @@ async def find_running(database: Path) -> tuple[Path, LiveView] | None:
             continue
         directory = Path(experiment.log_dir)
         view = read_live_view(directory / VIEW_FILE)
-        if view is not None and view.experiment_id == experiment.experiment_id and _is_alive(view.pid):
+        if view is None or view.experiment_id != experiment.experiment_id:
+            continue
+        # A killed run leaves its view behind; the lock tells whose is true, where its note could be written.
+        if view.pid == holder.pid if holder is not None else _is_alive(view.pid):
             return directory, view
     return None
 
@@ -59,4 +64,10 @@ async def _change(database: Path, change: Callable[[LiveSettings], LiveSettings]
 
 
 def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() if Path("/proc/self").exists() else True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

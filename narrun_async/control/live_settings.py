@@ -16,6 +16,8 @@ from typing import Literal
 
 import anyio
 
+from narrun_async.config.sections import MAX_CONCURRENCY
+
 #: a person does not notice half a second, and a look takes 10 µs
 LOOK_EVERY_S = 0.5
 #: name of the file in the experiment's log directory
@@ -57,7 +59,7 @@ def read_live_settings(path: Path) -> LiveSettings | None:
         settings = LiveSettings(**found)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    is_number = type(settings.concurrency) is int and settings.concurrency >= 1
+    is_number = type(settings.concurrency) is int and 1 <= settings.concurrency <= MAX_CONCURRENCY
     if not (is_number or settings.concurrency in (None, "auto")):
         return None
     return settings if type(settings.pid) is int and type(settings.is_paused) is bool else None
@@ -69,20 +71,27 @@ async def follow_live_settings(
     *,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> None:
-    """Hand every change of the file to `obey`, until cancelled. What lies there from before is removed."""
+    """Hand every change of the file to `obey`, until cancelled. The file is removed before and after."""
+    _remove(path)
+    seen: tuple[int, int] | None = None
+    try:
+        while True:
+            await sleep(LOOK_EVERY_S)
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            version = (found.st_ino, found.st_mtime_ns)
+            if version == seen:
+                continue
+            seen = version
+            settings = read_live_settings(path)
+            if settings is not None and settings.pid == os.getpid():
+                obey(settings)
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
-    seen: tuple[int, int] | None = None
-    while True:
-        await sleep(LOOK_EVERY_S)
-        try:
-            found = path.stat()
-        except OSError:
-            continue
-        version = (found.st_ino, found.st_mtime_ns)
-        if version == seen:
-            continue
-        seen = version
-        settings = read_live_settings(path)
-        if settings is not None and settings.pid == os.getpid():
-            obey(settings)

@@ -72,8 +72,18 @@ class AutoConcurrency:
         "_policy", "_recent", "_seen_since_cut", "_voids", "limit",
     )  # fmt: skip
 
-    def __init__(self, *, start: int = 4, maximum: int = 64, now: float, policy: AutoPolicy | None = None) -> None:
-        """:raises ValueError: start or maximum below 1"""
+    def __init__(
+        self,
+        *,
+        start: int = 4,
+        maximum: int = 64,
+        now: float,
+        policy: AutoPolicy | None = None,
+        learner: PaceLearner | None = None,
+    ) -> None:
+        """:param learner: what is known about the send rate already; it is told of every event from now on
+        :raises ValueError: start or maximum below 1
+        """
         if start < 1 or maximum < 1:
             raise ValueError("a concurrency is at least 1")
         self._policy = policy or AutoPolicy()
@@ -81,7 +91,7 @@ class AutoConcurrency:
         #: calls that may be in flight, 1 to maximum
         self.limit = min(start, maximum)
         self._history: deque[Change] = deque(maxlen=self._policy.history)
-        self._learner = PaceLearner(self._policy, now=now)
+        self._learner = learner or PaceLearner(self._policy, now=now)
         self._meter = EpochMeter()
         self._in_flight = self.limit
         # a trial is compared with this, and goes back there

@@ -3,8 +3,9 @@
 The probe is the judge, and it is never a narrative. A failure is charged to its narrative when few failures came in a
 row, or when the endpoint answers a probe right after it. Otherwise the breaker is open: nothing is sent but probes,
 one at a time and ever further apart, and whoever failed meanwhile gets its attempt back. Afterwards those that failed
-while in flight go one by one; a failure of one that was alone is charged whatever the probe says, so a narrative that
-takes the endpoint down with it cannot keep the breaker open.
+while in flight go first, one, then two, then four at a time. If the endpoint goes down again before they are through,
+one of them may be the reason: from then on they go one by one, and a failure of one that was alone is charged whatever
+the probe says, so a narrative that takes the endpoint down with it cannot keep the breaker open.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class CircuitBreaker:
         self._episode: _Episode | None = None
         self._failures_in_a_row = 0
         self._recovering = False
+        #: the endpoint went down again in recovery: one of the suspects may be the reason
+        self._one_by_one = False
         #: items that failed in flight during an episode and have not been tried since
         self._suspects = 0
 
@@ -75,10 +78,10 @@ class CircuitBreaker:
 
     def record_success(self) -> None:
         self._failures_in_a_row = 0
-        if self._slots.is_narrowed and not self._suspects:
+        if self._slots.is_narrowed and not (self._one_by_one and self._suspects):
             self._slots.widen()
-        if self._recovering and not self._slots.is_narrowed:
-            self._recovering = False
+        if self._recovering and not self._slots.is_narrowed and not self._suspects:
+            self._recovering = self._one_by_one = False
 
     def record_refusal(self) -> None:
         """The endpoint answered that it will not take a request: it is well, but nothing shows that calls succeed."""
@@ -140,9 +143,11 @@ class CircuitBreaker:
         self._episode = episode = _Episode()
         self._on_change(True)
         self._slots.narrow()
-        self._recovering = True
+        was_recovering, self._recovering = self._recovering, True
         try:
-            return await self._probe_until_well(failure)
+            well_at_once = await self._probe_until_well(failure)
+            self._one_by_one |= was_recovering and not well_at_once
+            return well_at_once
         except BaseException:
             episode.stopped = True
             raise

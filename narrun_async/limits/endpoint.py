@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import anyio
 
 from narrun_async.clock import utc_now, utc_text
+from narrun_async.errors import RunStopping
 from narrun_async.limits.auto import AutoConcurrency, Change
 from narrun_async.limits.auto_policy import AutoPolicy
 from narrun_async.limits.breaker import CircuitBreaker, Probe
@@ -28,6 +29,8 @@ OVERLOADS_IN_A_ROW = 5
 TOO_MANY_REQUESTS = 429
 #: changes of the limits that are remembered for whoever looks
 HISTORY = 64
+#: whoever waits for a turn looks again after this long, for the pace may have been taken back meanwhile
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +69,14 @@ class EndpointLimits:
         self._sleep = sleep
         now = clock()
         self.auto: AutoConcurrency | None = None
+        # One for both ways of running: a pace outlives a change from one to the other.
         self._pace = PaceLearner(AutoPolicy(), now=now)
         self.slots = Slots(settings.concurrency or 1, window=FIRST_WINDOW)
         self.turns = SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
-        self.patience = Patience(settings.max_wait_s, clock=clock)
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        # Time that a person paused is nobody's trouble.
+        self.patience = Patience(settings.max_wait_s, clock=lambda: clock() - self._time_paused_s())
         self.gate = OverloadGate(self.patience, clock=clock, sleep=sleep, rng=rng)
         self.breaker = CircuitBreaker(
             probe, self.slots, self.patience, sleep=sleep, rng=rng, on_change=self._on_breaker
@@ -79,8 +86,7 @@ class EndpointLimits:
         self._turn = anyio.Lock()
         self._unpaused = anyio.Event()
         self._unpaused.set()
-        self._paused_at: float | None = None
-        self._paused_s = 0.0
+        self._is_closed = False
         #: latest changes, oldest first: UTC, what it became, why
         self.history: deque[tuple[str, str, str]] = deque(maxlen=HISTORY)
         self.set_concurrency(settings.concurrency)
@@ -107,13 +113,15 @@ class EndpointLimits:
     @property
     def downtime_s(self) -> float:
         """Seconds in which no narrative could be worked on, for a rate and an ETA that ignore them."""
-        paused_s = 0.0 if self._paused_at is None else self._clock() - self._paused_at
-        return self.patience.downtime_s + self._paused_s + paused_s
+        return self.patience.downtime_s + self._time_paused_s()
+
+    def _time_paused_s(self) -> float:
+        return self._paused_s + (0.0 if self._paused_at is None else self._clock() - self._paused_at)
 
     @property
     def pace_per_s(self) -> float | None:
         """The send rate that refusals have taught; None where there were none."""
-        return self.auto.pace_per_s if self.auto is not None else self._pace.rate_per_s
+        return self._pace.rate_per_s
 
     # --- what a person may change while it runs ---
 
@@ -125,7 +133,9 @@ class EndpointLimits:
             self._note(f"{concurrency} in flight", "set")
         elif self.auto is None:
             maximum = self._settings.max_concurrency
-            self.auto = AutoConcurrency(start=min(FIRST_WINDOW, maximum), maximum=maximum, now=self._clock())
+            self.auto = AutoConcurrency(
+                start=min(FIRST_WINDOW, maximum), maximum=maximum, now=self._clock(), learner=self._pace
+            )
             self.slots.resize(self.auto.limit)
             self._note(f"{self.auto.limit} in flight", "auto")
 
@@ -144,6 +154,7 @@ class EndpointLimits:
 
     def close(self) -> None:
         """The run stops: whoever waits for a slot or for the end of a pause is let go."""
+        self._is_closed = True
         self.slots.close()
         self.unpause()
 
@@ -155,6 +166,8 @@ class EndpointLimits:
         :raises RunStopping: the run stops meanwhile
         """
         while not self.is_open_for_calls:
+            if self._is_closed:
+                raise RunStopping
             await self._unpaused.wait()
             await self.breaker.wait_closed()
             await self.gate.wait_open()
@@ -174,11 +187,13 @@ class EndpointLimits:
         async with self._turn:
             while True:
                 await self.wait_open()
+                if self._is_closed:
+                    raise RunStopping
                 delay_s = self.turns.delay_s(request_bytes, now=self._clock())
                 if delay_s <= 0:
                     self.budget.require(calls_in_flight=in_flight())
                     return self.turns.take(request_bytes, now=self._clock())
-                await self._sleep(delay_s)
+                await self._sleep(min(delay_s, LOOK_AGAIN_S))
 
     # --- after a call ---
 
@@ -223,6 +238,8 @@ class EndpointLimits:
         """
         if failure.failure_class is FailureClass.OVERLOAD:
             if n_overloads >= OVERLOADS_IN_A_ROW and await self.breaker.confirm() is None:
+                self.patience.restore()
+                self.gate.record_success()
                 return True, False
             if failure.http_status == TOO_MANY_REQUESTS:
                 # 503 and 529 say that the server is busy with others, or still loading; no pace of ours mends that.
@@ -266,6 +283,8 @@ class EndpointLimits:
             self._note(_pace_text(change.pace_per_s), change.reason.value)
 
     def _note(self, what: str, why: str) -> None:
+        if self.history and self.history[-1][1:] == (what, why):
+            return
         RUN_LOG.info("limit: %s (%s)", what, why)
         self.history.append((utc_text(utc_now()), what, why))
 

@@ -59,16 +59,17 @@ class TokenEstimate:
     CHARS_PER_TOKEN = 4.0
 
     def __init__(self) -> None:
-        self._mean_tokens: float | None = None
+        #: None until a call has told
+        self.mean_tokens: float | None = None
 
     def tokens_for(self, request_bytes: int) -> float:
-        if self._mean_tokens is not None:
-            return self._mean_tokens
+        if self.mean_tokens is not None:
+            return self.mean_tokens
         return request_bytes / self.CHARS_PER_TOKEN
 
     def record(self, total_tokens: int) -> None:
-        mean = self._mean_tokens
-        self._mean_tokens = total_tokens if mean is None else mean + self.WEIGHT * (total_tokens - mean)
+        mean = self.mean_tokens
+        self.mean_tokens = total_tokens if mean is None else mean + self.WEIGHT * (total_tokens - mean)
 
 
 # --- what the endpoint says ------------------------------------------------------------------------------------------

@@ -5,14 +5,17 @@ Where none of them is in force, a turn costs one look.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from narrun_async.limits.pacing import Pacer
-from narrun_async.limits.rates import Allowance, TokenEstimate, read_quota
+from narrun_async.limits.rates import Allowance, Quota, TokenEstimate, read_quota
 from narrun_async.models import Usage
 
 #: answers in which the endpoint may first mention its quota; after them nobody looks any more (2 µs an answer)
 ANSWERS_TO_LOOK_AT = 16
+#: bounds of the pace that a quota asks for: only answers tell that it has refilled, so some calls must be sent, and
+#: a reset that is all but zero asks for nothing
+SLOWEST_PER_S, FASTEST_PER_S = 0.1, 1000.0
 
 
 class SendTurns:
@@ -27,12 +30,13 @@ class SendTurns:
         self._tokens = Allowance(tpm, now=now) if tpm else None
         self._estimate = TokenEstimate()
         self._pacer: Pacer | None = None
-        self._quota_pacer: Pacer | None = None
+        #: by the unit of the quota
+        self._quota_pacers: dict[str, Pacer] = {}
         self._answers_to_look_at = ANSWERS_TO_LOOK_AT
 
     @property
     def are_free(self) -> bool:
-        return self._pacer is None and self._requests is None and self._tokens is None and self._quota_pacer is None
+        return self._pacer is None and self._requests is None and self._tokens is None and not self._quota_pacers
 
     def set_pace(self, rate_per_s: float | None) -> None:
         """The pace that refusals have taught; None: there were none."""
@@ -45,7 +49,7 @@ class SendTurns:
 
     def delay_s(self, request_bytes: int, *, now: float) -> float:
         """Seconds until the next call may go. It takes nothing: ask again after waiting."""
-        delays = [pacer.delay_s(now) for pacer in (self._pacer, self._quota_pacer) if pacer is not None]
+        delays = [pacer.delay_s(now) for pacer in self._pacers()]
         if self._requests is not None:
             delays.append(self._requests.delay_s(1.0, now=now))
         if self._tokens is not None:
@@ -57,9 +61,8 @@ class SendTurns:
 
         :returns: the tokens that were set aside for it, to be settled when it has been answered
         """
-        for pacer in (self._pacer, self._quota_pacer):
-            if pacer is not None:
-                pacer.record_send(now)
+        for pacer in self._pacers():
+            pacer.record_send(now)
         if self._requests is not None:
             self._requests.take(1.0, now=now)
         if self._tokens is None:
@@ -71,22 +74,34 @@ class SendTurns:
     def settle(self, taken_tokens: float, usage: Usage, *, now: float) -> None:
         """A call has been answered: count the tokens that it really used."""
         used = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        if self._tokens is not None and used:
-            self._estimate.record(used)
+        if not used:
+            return
+        self._estimate.record(used)
+        if self._tokens is not None:
             self._tokens.settle(taken=taken_tokens, used=used, now=now)
 
     def learn(self, headers: Mapping[str, str], *, in_flight: int) -> None:
         """What an answer says: while less is left than is in flight, calls go at the rate of the refill."""
         if not self._answers_to_look_at:
             return
-        quota = read_quota(headers, "requests")
-        if quota is None:
-            self._answers_to_look_at -= 1
+        requests, tokens = read_quota(headers, "requests"), read_quota(headers, "tokens")
+        is_told = requests is not None or tokens is not None
+        self._answers_to_look_at = ANSWERS_TO_LOOK_AT if is_told else self._answers_to_look_at - 1
+        self._follow("requests", requests, 1.0, in_flight)
+        self._follow("tokens", tokens, self._estimate.mean_tokens, in_flight)
+
+    def _follow(self, unit: str, quota: Quota | None, per_call: float | None, in_flight: int) -> None:
+        """:param per_call: what a call uses of the quota; None where nobody knows"""
+        if quota is None or per_call is None or quota.remaining > in_flight * per_call:
+            self._quota_pacers.pop(unit, None)
             return
-        self._answers_to_look_at = ANSWERS_TO_LOOK_AT
-        if quota.remaining > in_flight:
-            self._quota_pacer = None
-        elif self._quota_pacer is None:
-            self._quota_pacer = Pacer(quota.refill_per_s())
+        rate_per_s = min(max(quota.refill_per_s() / per_call, SLOWEST_PER_S), FASTEST_PER_S)
+        if unit in self._quota_pacers:
+            self._quota_pacers[unit].set_rate(rate_per_s)
         else:
-            self._quota_pacer.set_rate(quota.refill_per_s())
+            self._quota_pacers[unit] = Pacer(rate_per_s)
+
+    def _pacers(self) -> Iterator[Pacer]:
+        if self._pacer is not None:
+            yield self._pacer
+        yield from self._quota_pacers.values()

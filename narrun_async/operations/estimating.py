@@ -42,12 +42,17 @@ async def call_items(items: Sequence[WorkItem], caller: Caller, limits: Endpoint
 
     async def call(item: WorkItem) -> None:
         flight = Flight(item=item, is_last_pass=True)
+        outcome: Outcome | None = None
         try:
-            async with limits.slots.new:
-                outcomes.append(await caller.attempt(flight))
+            while outcome is None:
+                await limits.wait_open()
+                async with limits.slots.new:
+                    if limits.is_open_for_calls:
+                        outcome = await caller.attempt(flight)
         except AttemptFailed as failed:
-            if (outcome := await caller.retry(flight, failed)) is not None:
-                outcomes.append(outcome)
+            outcome = await caller.retry(flight, failed)
+        if outcome is not None:
+            outcomes.append(outcome)
 
     async with anyio.create_task_group() as calls:
         for item in items:

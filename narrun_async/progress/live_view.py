@@ -75,9 +75,11 @@ def read_live_view(path: Path) -> LiveView | None:
             found = json.loads(file.read(_LARGEST_BYTES))
         limits = found.pop("limits")
         history = tuple((str(at), str(what), str(why)) for at, what, why in limits.pop("history"))
-        return LiveView(**found, limits=LimitView(**limits, history=history))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        view = LiveView(**found, limits=LimitView(**limits, history=history))
+        live_lines(view)  # what cannot be shown makes no sense
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
         return None
+    return view if type(view.pid) is int else None
 
 
 def live_lines(view: LiveView) -> Sequence[str]:
@@ -164,6 +166,9 @@ def _quantile(ordered: Sequence[float], share: float) -> float | None:
 def _replace(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    unfinished.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

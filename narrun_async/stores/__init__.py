@@ -1,6 +1,13 @@
 """Databases behind the Store ports, and the lock that guards them."""
 
-from narrun_async.stores.locking import DatabaseLock, database_is_locked
+from narrun_async.stores.locking import DatabaseLock, database_is_locked, find_holder
 from narrun_async.stores.sqlite.store import SqliteStore, open_sqlite_reader, open_sqlite_writer
 
-__all__ = ["DatabaseLock", "SqliteStore", "database_is_locked", "open_sqlite_reader", "open_sqlite_writer"]
+__all__ = [
+    "DatabaseLock",
+    "SqliteStore",
+    "database_is_locked",
+    "find_holder",
+    "open_sqlite_reader",
+    "open_sqlite_writer",
+]

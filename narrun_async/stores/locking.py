@@ -96,6 +96,12 @@ def read_holder(note: Path) -> LockHolder | None:
         return None
 
 
+def find_holder(path: Path) -> LockHolder | None:
+    """Whom the note beside a database names; it may be the last holder, killed, where the database is not locked."""
+    resolved = path.resolve()
+    return read_holder(resolved.with_name(resolved.name + ".lock.json"))
+
+
 def describe_holder(note: Path) -> str:
     """The holder in words; never empty."""
     holder = read_holder(note)

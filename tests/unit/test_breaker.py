@@ -197,11 +197,27 @@ async def test_whoever_waits_for_the_breaker_is_let_go_when_the_run_stops() -> N
     assert [type(result) for result in results] == [RunStopping] * 3
 
 
-async def test_after_an_outage_calls_go_one_by_one_until_the_suspects_are_through_then_double() -> None:
+async def test_after_an_outage_each_success_doubles_the_calls_although_there_are_suspects() -> None:
+    world = World(concurrency=128)
+    world.down_for(60, FailureClass.TRANSIENT)
+    suspects = sum(is_suspect for _, is_suspect in await asyncio.gather(*(world.fail() for _ in range(128))))
+    assert (suspects, world.slots.window) == (124, 1)
+    windows = list[int]()
+    for _ in range(8):
+        world.breaker.release_suspect()
+        world.record_success()
+        windows.append(world.slots.window)
+    assert windows == [2, 4, 8, 16, 32, 64, 128, 128]
+
+
+async def test_when_the_endpoint_goes_down_in_recovery_suspects_go_one_by_one_until_they_are_through() -> None:
     world = World(concurrency=16)
     world.down_for(60, FailureClass.TRANSIENT)
     suspects = sum(is_suspect for _, is_suspect in await asyncio.gather(*(world.fail() for _ in range(8))))
     assert suspects == 4
+    world.breaker.release_suspect()
+    world.down_for(60, FailureClass.TRANSIENT)
+    assert await world.fail() == SPARED_SUSPECT
     windows = list[int]()
     for _ in range(suspects):
         world.record_success()

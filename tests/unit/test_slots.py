@@ -197,6 +197,51 @@ async def test_a_resize_does_not_open_a_window_that_is_narrow_for_a_reason() -> 
     assert (slots.window, slots.is_narrowed) == (1, True)
 
 
+async def test_a_change_of_the_limit_is_noticed_once_even_if_it_came_before_the_wait() -> None:
+    slots = Slots(2)
+    slots.resize(4)
+    slots.resize(8)
+    await asyncio.wait_for(slots.wait_resized(), 1)
+    waiting = asyncio.create_task(slots.wait_resized())
+    await let_others_run()
+    assert not waiting.done()
+    slots.resize(3)
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_slot_is_wanted_back_for_a_retry_for_a_smaller_limit_and_at_the_end_and_not_for_new_work() -> None:
+    slots, log = Slots(2), list[str]()
+    made = [Worker(slots.new, name, log) for name in ("a", "b", "c")]
+    async with workers(made[0], made[1]):
+        await let_others_run()
+        assert not slots.are_wanted_back
+        retry = Worker(slots.retry, "retry", log)
+        await let_others_run()
+        assert slots.are_wanted_back
+        await retry.cancel()
+        assert not slots.are_wanted_back
+        slots.resize(1)
+        assert slots.are_wanted_back
+        await made[0].leave()
+        assert not slots.are_wanted_back
+        slots.close()
+        assert slots.are_wanted_back
+        with pytest.raises(RunStopping):
+            await made[2].task
+
+
+async def test_a_narrowed_window_wants_back_what_is_held_beyond_it() -> None:
+    slots, log = Slots(3), list[str]()
+    made = [Worker(slots.new, str(number), log) for number in range(3)]
+    async with workers(*made):
+        await let_others_run()
+        slots.narrow()
+        for worker in made[:2]:
+            assert slots.are_wanted_back
+            await worker.leave()
+        assert (slots.held, slots.are_wanted_back) == (1, False)
+
+
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["new", "retry", "leave", "cancel", "race"]), st.integers(0, 30)),
