@@ -16,6 +16,7 @@ from narrun_async.models import (
     Experiment,
     ExperimentId,
     IngestReport,
+    InvariantFinding,
     NewExperiment,
     PageCursor,
     ProgressMark,
@@ -170,6 +171,17 @@ class ResultStore(Protocol):
 
     def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
         """Result rows in cohort order, as column → value."""
+
+
+class VerificationStore(Protocol):
+    """What verifying needs; apart from `Store`, because no run does."""
+
+    async def check_invariants(self, experiment_id: ExperimentId | None) -> Sequence[InvariantFinding]:
+        """Look for violations of every invariant that rows can show, in one read transaction, beside whoever writes.
+
+        :param experiment_id: look at this experiment and its cohort only; None: at everything
+        :raises StorageError: the file cannot be read
+        """
 
 
 class Store(SourceStore, ExperimentStore, RemainingStore, OutcomeStore, ResultStore, Protocol):

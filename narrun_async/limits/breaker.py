@@ -146,11 +146,12 @@ class CircuitBreaker:
         was_recovering, self._recovering = self._recovering, True
         try:
             well_at_once = await self._probe_until_well(failure)
-            self._one_by_one |= was_recovering and not well_at_once
-            return well_at_once
         except BaseException:
             episode.stopped = True
             raise
+        else:
+            self._one_by_one |= was_recovering and not well_at_once
+            return well_at_once
         finally:
             self._episode = None
             self._on_change(False)

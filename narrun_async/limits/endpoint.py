@@ -132,10 +132,9 @@ class EndpointLimits:
             self.slots.resize(concurrency)
             self._note(f"{concurrency} in flight", "set")
         elif self.auto is None:
-            maximum = self._settings.max_concurrency
-            self.auto = AutoConcurrency(
-                start=min(FIRST_WINDOW, maximum), maximum=maximum, now=self._clock(), learner=self._pace
-            )
+            maximum, now = self._settings.max_concurrency, self._clock()
+            self.auto = AutoConcurrency(start=min(FIRST_WINDOW, maximum), maximum=maximum, now=now, learner=self._pace)
+            self.auto.on_recovered(now)  # what is in flight was sent under another limit, and says nothing
             self.slots.resize(self.auto.limit)
             self._note(f"{self.auto.limit} in flight", "auto")
 

@@ -35,6 +35,7 @@ from narrun_async.models.experiments import (
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary
+from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
@@ -49,6 +50,7 @@ __all__ = [
     "ExperimentStatus",
     "Failure",
     "IngestReport",
+    "InvariantFinding",
     "NarrativeId",
     "NarrativeType",
     "NewExperiment",

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.crash
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = (sys.executable, "-m", "narrun_async")
 SCRIPT = (os.fspath(Path(sys.executable).with_name("narrun")),)
-COMMANDS = ("run", "resume", "ingest", "migrate", "synth", "list", "show", "status", "export", "simulate")
+COMMANDS = (
+    *("run", "resume", "ingest", "migrate", "synth", "list", "show", "status", "export", "simulate"),
+    *("verify", "doctor"),
+)
 
 #: of the surrounding environment, whatever would change what the commands do
 _MEANINGFUL = ("NARRUN_", "LLM_", "OPENAI_", "RESUME", "EXPERIMENT", "RETRY_ERRORS_ONLY", "MAKE", "MFLAGS", "GIT_")

@@ -78,7 +78,7 @@ async def test_auto_climbs_to_what_the_endpoint_serves_and_costs_no_narrative_an
 
 
 async def test_auto_does_not_pass_its_maximum(open_rig: OpenRig) -> None:
-    async with open_rig(300, latency_ms=10) as rig:
+    async with open_rig(300, latency_ms=100) as rig:
         result = await rig.run(concurrency=None, max_concurrency=6)
         assert result.verdict.exit_code is ExitCode.COMPLETED
         assert rig.endpoint.stats().peak_in_flight == 6
@@ -87,7 +87,7 @@ async def test_auto_does_not_pass_its_maximum(open_rig: OpenRig) -> None:
 @pytest.mark.slow
 async def test_auto_finds_the_rate_that_is_permitted_with_few_refusals(open_rig: OpenRig) -> None:
     """Ten minutes of it are in virtual time, in tests/unit; the first half minute is spent on learning the rate."""
-    permitted_per_s, n_narratives = 20, 300
+    permitted_per_s, n_narratives = 20, 250
     async with open_rig(n_narratives, latency_ms=50, requests_per_s=permitted_per_s) as rig:
         arrivals = Arrivals(rig.endpoint)
         result = await rig.run(concurrency=None, watch=arrivals.watch)
@@ -355,7 +355,7 @@ async def test_the_number_of_calls_may_be_changed_in_any_order_while_it_runs(ope
 async def test_a_pause_and_an_outage_that_overlap_both_end_and_nothing_is_sent_meanwhile(
     open_rig: OpenRig, first: str
 ) -> None:
-    async with open_rig(300, latency_ms=10) as rig:
+    async with open_rig(300, latency_ms=100) as rig:
         log_dir = rig.path.parent / "logs"
         log_dir.mkdir()
         rig.experiment = replace(rig.experiment, log_dir=str(log_dir))
@@ -386,7 +386,7 @@ async def test_a_pause_and_an_outage_that_overlap_both_end_and_nothing_is_sent_m
 
 
 async def test_a_paused_run_drains_at_a_signal_and_sends_nothing_more(open_rig: OpenRig) -> None:
-    async with open_rig(300, latency_ms=10) as rig:
+    async with open_rig(300, latency_ms=100) as rig:
         log_dir = rig.path.parent / "logs"
         log_dir.mkdir()
         rig.experiment = replace(rig.experiment, log_dir=str(log_dir))

@@ -403,6 +403,19 @@ async def test_asking_for_auto_again_does_not_throw_away_what_it_found() -> None
     assert world.limits.auto is found
 
 
+async def test_calls_that_were_sent_under_a_fixed_number_do_not_mislead_auto() -> None:
+    world = World(concurrency=200)
+    before_s = world.now_s
+    await world.pass_time(1)
+    world.limits.set_concurrency(None)
+    for number in range(200):
+        world.in_flight = 200 - number
+        await world.pass_time(0.001)
+        world.succeed(started_s=before_s)
+    assert world.limits.slots.limit == FIRST_WINDOW
+    assert [what for _, what, _ in world.limits.history] == ["200 in flight", "4 in flight"]
+
+
 @pytest.mark.parametrize("first", [None, 16])
 async def test_a_pace_outlives_a_change_between_fixed_and_auto_and_still_grows(first: int | None) -> None:
     """A pace that nobody adjusts any more would hold the run for ever."""

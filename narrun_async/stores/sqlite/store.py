@@ -23,9 +23,10 @@ from narrun_async.stores.sqlite.migrations import (
 )
 from narrun_async.stores.sqlite.results import ResultsPart
 from narrun_async.stores.sqlite.sources import SourcesPart
+from narrun_async.stores.sqlite.verification import VerificationPart
 
 
-class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart):
+class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart):
     """`ports.Store`."""
 
     #: the copy made before a migration, where there was one
