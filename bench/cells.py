@@ -42,8 +42,8 @@ class Figures:
     cpu_us_per_narrative: float
     #: smallest and largest of the rounds
     cpu_us_range: tuple[float, float]
-    #: of `cpu_us_per_narrative` to that of the first floor, round by round
-    cpu_ratio: float | None
+    #: of `cpu_us_per_narrative` to that of each floor asked for, round by round; None where it was not measured
+    cpu_ratios: tuple[float | None, ...]
     cpu_startup_s: float
     narratives_per_s: float
     wall_s: float
@@ -65,12 +65,12 @@ def measure_cell(
     contestants: Sequence[Contestant],
     workload: Workload,
     *,
-    base: str,
+    bases: Sequence[str],
     tell: Callable[[str], None],
 ) -> list[Figures]:
     """Contestants in turn, A B C A B C …, each with a long and a short run over its own copy of the database.
 
-    :param base: the contestant that ratios refer to
+    :param bases: the contestants that ratios refer to
     """
     endpoint = start_endpoint(cell.latency_ms)
     rounds: dict[str, list[_Round]] = {one.name: [] for one in contestants}
@@ -94,23 +94,22 @@ def measure_cell(
                 tell(f"  round {number + 1}/{cell.rounds}  {one.name}: {cpu_us:.0f} us")
     finally:
         endpoint.stop()
-    return [_figures(cell, one.name, rounds[one.name], rounds.get(base)) for one in contestants]
+    return [_figures(cell, one.name, rounds[one.name], [rounds.get(base) for base in bases]) for one in contestants]
 
 
 def _cpu_us(cell: Cell, one: _Round) -> float:
     return (one.long.cpu_s - one.short.cpu_s) / (cell.n_narratives - cell.n_short) * 1e6
 
 
-def _figures(cell: Cell, name: str, rounds: list[_Round], base: list[_Round] | None) -> Figures:
+def _figures(cell: Cell, name: str, rounds: list[_Round], bases: Sequence[list[_Round] | None]) -> Figures:
     cpu_us = [_cpu_us(cell, one) for one in rounds]
-    ratios = [mine / _cpu_us(cell, theirs) for mine, theirs in zip(cpu_us, base, strict=True)] if base else []
     between_s = median(one.long.wall_s for one in rounds) - median(one.short.wall_s for one in rounds)
     wall_s = median(one.long.wall_s for one in rounds)
     return Figures(
         contestant=name,
         cpu_us_per_narrative=round(median(cpu_us), 1),
         cpu_us_range=(round(min(cpu_us), 1), round(max(cpu_us), 1)),
-        cpu_ratio=round(median(ratios), 2) if ratios else None,
+        cpu_ratios=tuple(_ratio(cell, cpu_us, base) for base in bases),
         cpu_startup_s=round(median(one.short.cpu_s for one in rounds) - cell.n_short * median(cpu_us) / 1e6, 2),
         narratives_per_s=round((cell.n_narratives - cell.n_short) / between_s, 1),
         wall_s=round(wall_s, 2),
@@ -118,6 +117,12 @@ def _figures(cell: Cell, name: str, rounds: list[_Round], base: list[_Round] | N
         peak_rss_mib=round(max(one.long.peak_rss_kib for one in rounds) / 1024, 1),
         endpoint_busy=round(median(one.long.endpoint_cpu_s / one.long.wall_s for one in rounds), 2),
     )
+
+
+def _ratio(cell: Cell, cpu_us: Sequence[float], base: Sequence[_Round] | None) -> float | None:
+    if not base:
+        return None
+    return round(median(mine / _cpu_us(cell, theirs) for mine, theirs in zip(cpu_us, base, strict=True)), 2)
 
 
 # --- memory over a long run ------------------------------------------------------------------------------------------

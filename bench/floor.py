@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.workload import MODEL, PROMPTS, TEMPERATURE
 
@@ -53,6 +53,34 @@ Row = tuple[Any, ...]
 Send = Callable[[bytes], Awaitable[bytes]]
 
 
+class Answer(NamedTuple):
+    """What a row needs of a completion."""
+
+    content: str
+    raw: str
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    finish_reason: str
+    model: str
+    system_fingerprint: str | None
+
+    @classmethod
+    def from_completion(cls, completion: dict[str, Any], raw: str | None = None) -> Answer:
+        choice, usage = completion["choices"][0], completion["usage"]
+        content = choice["message"]["content"]
+        return cls(
+            content,
+            content if raw is None else raw,
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            usage["total_tokens"],
+            choice["finish_reason"],
+            completion["model"],
+            completion["system_fingerprint"],
+        )
+
+
 def make_body_encoder() -> Callable[[str], bytes]:
     """Requests byte for byte equal to the worker's (`bench.run` checks that they are)."""
     template = (PROMPTS / "ipv_user.txt").read_text()
@@ -76,28 +104,30 @@ class Rows:
         self._flush_at: asyncio.TimerHandle | None = None
 
     def add(self, item: Row, row_num: int, raw: bytes, started_at: datetime, duration_s: float) -> None:
-        completion = json.loads(raw)
-        choice, usage = completion["choices"][0], completion["usage"]
-        answer = json.loads(choice["message"]["content"])
-        detected, manual = answer["detected"], item[4]
+        answer = Answer.from_completion(json.loads(raw), raw.decode())
+        self.add_answer(item, row_num, answer, started_at, duration_s)
+
+    def add_answer(self, item: Row, row_num: int, answer: Answer, started_at: datetime, duration_s: float) -> None:
+        verdict = json.loads(answer.content)
+        detected, manual = verdict["detected"], item[4]
         judged: Row = (None, None, None, None)
         if manual is not None:
             judged = (detected and manual, not (detected or manual), detected and not manual, not detected and manual)
         self._results.append(
             (
                 *(EXPERIMENT_ID, item[1], item[2], row_num, item[3], manual, item[5]),
-                *(detected, answer["confidence"], json.dumps(answer["indicators"]), answer["rationale"], None),
-                *(raw.decode(), duration_s, f"{datetime.now():%Y-%m-%d %H:%M:%S}", 0, None),
-                *(usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"], *judged, None, 1, None),
-                *(datetime.now(UTC).isoformat(timespec="milliseconds"), choice["finish_reason"], completion["model"]),
-                *(completion["system_fingerprint"], "json", None, None, 1),
+                *(detected, verdict["confidence"], json.dumps(verdict["indicators"]), verdict["rationale"], None),
+                *(answer.raw, duration_s, f"{datetime.now():%Y-%m-%d %H:%M:%S}", 0, None),
+                *(answer.prompt_tokens, answer.completion_tokens, answer.total_tokens, *judged, None, 1, None),
+                *(datetime.now(UTC).isoformat(timespec="milliseconds"), answer.finish_reason, answer.model),
+                *(answer.system_fingerprint, "json", None, None, 1),
             )
         )
         if self._with_attempts:
             self._attempts.append(
                 (
                     *(EXPERIMENT_ID, 1, item[0], started_at.isoformat(timespec="milliseconds"), duration_s, None, None),
-                    *(200, 1, usage["prompt_tokens"], usage["completion_tokens"]),
+                    *(200, 1, answer.prompt_tokens, answer.completion_tokens),
                 )
             )
         if len(self._results) >= BATCH_ROWS:
@@ -117,7 +147,15 @@ class Rows:
         self._attempts.clear()
 
 
-def _iter_items(database: sqlite3.Connection, limit: int) -> Iterator[tuple[int, Row]]:
+def open_database(path: Path) -> sqlite3.Connection:
+    """As durable as the program's own writer."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    return database
+
+
+def iter_items(database: sqlite3.Connection, limit: int) -> Iterator[tuple[int, Row]]:
     """Rank and columns of every narrative, by pages, so that no read stays open beside the writes."""
     last_id, row_num = 0, 0
     while row_num < limit:
@@ -190,7 +228,7 @@ FLOORS = {"aiohttp": _open_aiohttp, "transport": _open_transport, "client": _ope
 
 
 async def _work(database: sqlite3.Connection, *, kind: str, url: str, concurrency: int, limit: int) -> None:
-    body_for, items = make_body_encoder(), _iter_items(database, limit)
+    body_for, items = make_body_encoder(), iter_items(database, limit)
     rows = Rows(database, with_attempts=kind != "aiohttp")
     async with FLOORS[kind](url) as send:
 
@@ -214,9 +252,7 @@ def main() -> None:
     arguments.add_argument("--concurrency", type=int, required=True)
     arguments.add_argument("--limit", type=int, required=True)
     given = arguments.parse_args()
-    database = sqlite3.connect(given.db, isolation_level=None)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
+    database = open_database(given.db)
     asyncio.run(_work(database, kind=given.kind, url=given.url, concurrency=given.concurrency, limit=given.limit))
     database.close()
 

@@ -90,6 +90,9 @@ class AutoPolicy:
     unmoved_cuts: int = 5
     unmoved_share: float = 0.04
     unmoved_memory_calls: int = 500
+    #: … and the pace has come down to this share. The way down to a right pace of 2/s has as many cuts, but comes down
+    #: by a third; without this, 38 calls in a hundred were refused by a bucket of 2/s
+    unmoved_fall: float = 0.6
     #: then the pace is forgotten, and refusals teach nothing, for this long
     unmoved_rest_s: float = 60.0
     #: growth below that share, or without any refused pace known, for each clean `recover_s`

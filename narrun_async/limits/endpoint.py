@@ -261,7 +261,10 @@ class EndpointLimits:
             change = self.auto.on_overload(now, call_started=call_started, retry_after_s=failure.retry_after_s)
             if change is not None:
                 self._apply(change)
-        elif self._pace.on_refused(now, call_started, failure.retry_after_s, in_flight):
+            return
+        # The first call of a burst began alone, and it was the burst that was refused.
+        at_once = min(self.slots.window, max(in_flight, self.slots.held + 1))
+        if self._pace.on_refused(now, call_started, failure.retry_after_s, at_once):
             self.turns.set_pace(self._pace.rate_per_s)
             self._note(_pace_text(self._pace.rate_per_s), "overload")
 

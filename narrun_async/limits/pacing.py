@@ -59,6 +59,7 @@ class PaceLearner:
         "_deaf_until",
         "_gain",
         "_good",
+        "_highest",
         "_is_answered",
         "_last_sent",
         "_measured",
@@ -79,6 +80,8 @@ class PaceLearner:
         self.rate_per_s: float | None = None
         #: calls accepted under a pace, and cuts of it; halved together, so that they speak of lately
         self._paced = self._cuts = 0.0
+        #: the highest pace refused in this row of cuts
+        self._highest = 0.0
         #: refusals that no pace prevents teach nothing until then
         self._deaf_until = -math.inf
         self._cut_at = -math.inf
@@ -110,7 +113,7 @@ class PaceLearner:
         self._is_answered = True
         self._paced += 1
         if self._paced >= self._policy.unmoved_memory_calls:
-            self._paced, self._cuts = self._paced / 2, self._cuts / 2
+            self._paced, self._cuts, self._highest = self._paced / 2, self._cuts / 2, self.rate_per_s
         if self._accepted == 0:
             # The gate may have been closed for an hour: clean time begins with the first call that got through.
             self._since = self._last_sent = max(self._since, started)
@@ -132,17 +135,22 @@ class PaceLearner:
         policy = self._policy
         if call_started <= self._cut_at or now < self._deaf_until:
             return False
+        has_grown = False
         if self.rate_per_s is None:
             rate = policy.first_cut * self._measure(now, retry_after_s, in_flight)
         else:
+            has_grown = self._good is not None and self.rate_per_s > self._good
             if self._is_answered:
                 if self.rate_per_s > self._ceiling * policy.ceiling_share:
                     self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s)
                 self._ceiling = self.rate_per_s
             rate = policy.later_cut * self._good if self._good else policy.repeated_cut * self.rate_per_s
             rate = min(rate, self.rate_per_s)
+        if not has_grown:
+            # A limit refuses a pace that has just grown; refusals of one that went well do not depend on it.
+            self._highest = max(self._highest, self.rate_per_s or 0.0)
         self._cuts += 1
-        if self._cuts >= policy.unmoved_cuts and self._cuts > policy.unmoved_share * self._paced:
+        if self._is_unmoved(rate):
             self._forget(now)
             return True
         self._gain = policy.recover_gain
@@ -153,10 +161,17 @@ class PaceLearner:
         self._restart(now)
         return True
 
+    def _is_unmoved(self, rate: float) -> bool:
+        """Many cuts among few calls, and refusals go on although the pace has come down a long way."""
+        policy = self._policy
+        if self._cuts < policy.unmoved_cuts or self._cuts <= policy.unmoved_share * self._paced:
+            return False
+        return rate < policy.unmoved_fall * self._highest
+
     def _forget(self, now: float) -> None:
         """Refusals go on whatever the pace: they do not depend on it. The gate alone deals with them for a while."""
         self.rate_per_s = None
-        self._paced = self._cuts = 0.0
+        self._paced = self._cuts = self._highest = 0.0
         self._deaf_until = now + self._policy.unmoved_rest_s
         self._ceiling, self._rest_s = math.inf, self._policy.rest_s
         self._is_answered = True
