@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ SOON_S = 10.0
 def a_run(workplace: Workplace, endpoint: Endpoint, *flags: str, narratives: int = 3000) -> Iterator[Process]:
     """A run that would take a minute or more, some rows into its work."""
     config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(narratives))
+    before = workplace.count_rows()
     with workplace.start("run", config, *flags) as process:
-        workplace.wait_for_rows(5, process)
+        workplace.wait_for_rows(before + 5, process)
         yield process
 
 
@@ -54,8 +56,15 @@ def holds(condition: Callable[[], bool], *, for_s: float) -> bool:
 
 
 def listing(directory: Path) -> dict[str, tuple[int, int]]:
-    """Every file below, with its size and the time of its last change, but for what the harness itself writes."""
-    found = sorted(path for path in directory.rglob("*") if not path.name.startswith(("out-", "err-")))
+    """Every file below, with its size and the time of its last change.
+
+    Left out is what the harness writes, and the index of the log that SQLite makes beside a database that is only read.
+    """
+    found = sorted(
+        path
+        for path in directory.rglob("*")
+        if not path.name.startswith(("out-", "err-")) and not path.name.endswith(("-shm", "-wal"))
+    )
     return {
         str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in found
@@ -180,7 +189,7 @@ def test_what_a_killed_run_leaves_behind_is_neither_believed_nor_obeyed(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "60")
-    with a_run(workplace, endpoint, "--concurrency", "8", narratives=600) as process:
+    with a_run(workplace, endpoint, "--concurrency", "8", narratives=2000) as process:
         workplace.run("pause").expect(0)
         wait_until(lambda: endpoint.stats()["in_flight"] == 0, what="nothing is in flight", at_most_s=SOON_S)
         process.kill()
@@ -202,25 +211,21 @@ def test_what_a_killed_run_leaves_behind_is_neither_believed_nor_obeyed(
         wait_until(lambda: endpoint.stats()["in_flight"] == 0, what="nothing is in flight", at_most_s=SOON_S)
         process.kill()
 
-    # another experiment in the same database: the view of the first one is older than the lock
-    with a_run(workplace_of_another(workplace), endpoint, "--concurrency", "7", narratives=601) as process:
+    # a newer experiment in the same database is killed, too, and its process id is by chance that of somebody alive
+    with a_run(workplace, endpoint, "--concurrency", "7", narratives=2000) as process:
         view = live(workplace)
         assert view is not None
         assert (view["pid"], view["limits"]["limit"]) == (process.pid, 7)
         assert view["experiment_id"] != first
-        forged = json.loads(left["live.json"]) | {"pid": 1}
-        Path(
-            str(workplace.ask("SELECT log_dir FROM experiments ORDER BY created_at")[0]["log_dir"]), "live.json"
-        ).write_text(json.dumps(forged))
+        process.kill()
+    newer = workplace.ask("SELECT log_dir FROM experiments WHERE experiment_id <> ?", first)[0]["log_dir"]
+    Path(newer, "live.json").write_text(json.dumps(view | {"pid": os.getpid()}))
+    with workplace.start("resume", first, "--concurrency", "5") as process:
+        workplace.wait_for_rows(workplace.count_rows() + 20, process)
         told = workplace.run("set", "concurrency", "2").expect(0)
-        assert str(process.pid) in told.out
+        assert f"process {process.pid} (experiment {first})" in told.out
         wait_until(lambda: endpoint.stats()["in_flight"] == 2, what="two calls", at_most_s=SOON_S)
         process.kill()
-
-
-def workplace_of_another(workplace: Workplace) -> Workplace:
-    """The same place; only the rows of a run that begins are waited for."""
-    return workplace
 
 
 # --- estimate --------------------------------------------------------------------------------------------------------

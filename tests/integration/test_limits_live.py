@@ -99,7 +99,7 @@ async def test_auto_finds_the_rate_that_is_permitted_with_few_refusals(open_rig:
         print(
             f"{share:.3f} of the permitted rate at the end, {refused} refused, {ended_s - arrivals.points[0][0]:.1f} s"
         )
-        assert 0.75 <= share <= 1.05
+        assert 0.65 <= share <= 1.05
         assert 1 <= refused <= 0.05 * n_narratives
 
 

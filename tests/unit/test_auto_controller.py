@@ -83,6 +83,7 @@ QUOTAS: dict[str, Callable[[], Bucket | Window]] = {
     "10/s bucket, says nothing": lambda: Bucket(10, 10, says_when=False),
     "10 in any second": lambda: Window(10, 1.0),
     "600 a minute, all at once": lambda: Window(600, 60.0, fixed=True),
+    "2/s bucket": lambda: Bucket(2, 2),
     "2 in any second, refused calls count": lambda: Window(2, 1.0, counts_refused=True),
 }
 
