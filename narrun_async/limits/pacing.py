@@ -147,7 +147,7 @@ class PaceLearner:
             rate = policy.later_cut * self._good if self._good else policy.repeated_cut * self.rate_per_s
             rate = min(rate, self.rate_per_s)
         if not has_grown:
-            # Any limit refuses a pace that has grown too far, so the fall is counted from paces that had not just grown.
+            # Any limit refuses a pace that has grown too far: the fall is counted from paces that had not just grown.
             self._highest = max(self._highest, self.rate_per_s or 0.0)
         self._cuts += 1
         if self._is_unmoved(rate):
