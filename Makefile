@@ -12,7 +12,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run resume test test-crash check lint types layers format bench lock clean
+.PHONY: help run resume test test-crash check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ format: $(DEV_ENV) ## rewrite the code in the house format
 
 bench: $(DEV_ENV) ## measure the worker against a simulated endpoint (bench/README.md)
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-auto: $(DEV_ENV) ## --concurrency auto beside fixed numbers, over sockets (a quarter of an hour)
+	@$(BIN)/python -m bench.auto_sockets $(ARGS)
 
 lock: ## pin the dependencies again (needs uv on the PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
