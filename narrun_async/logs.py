@@ -101,6 +101,21 @@ def make_private_directory(path: Path) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
 
 
+def replace_private_file(path: Path, text: str) -> None:
+    """Put a whole file, readable by its owner only, in the place of another; a kill leaves the old one or the new one.
+
+    :raises OSError: it cannot be written; the old one stays
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 class _PrivateFile(logging.Handler):
     """Appends lines to one file without a buffer, so that nothing is held back when the disk is full or we are killed.
 

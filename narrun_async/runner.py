@@ -113,9 +113,7 @@ class Runner:
         n_remaining = await self._store.count_remaining(self._experiment, start.selection)
         run_id = await self._store.begin_run(start)
         progress = Progress(
-            n_done_before=counts.n_success + counts.n_errors
-            if start.selection is Selection.MISSING
-            else counts.n_success,
+            n_done_before=_untouched(counts, start.selection),
             n_remaining=n_remaining,
             clock=time.monotonic,
             downtime_s=lambda: self._limits.downtime_s,

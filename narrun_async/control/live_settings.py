@@ -17,6 +17,7 @@ from typing import Literal
 import anyio
 
 from narrun_async.config.sections import MAX_CONCURRENCY
+from narrun_async.logs import replace_private_file
 
 #: a person does not notice half a second, and a look takes 10 µs
 LOOK_EVERY_S = 0.5
@@ -41,14 +42,7 @@ def write_live_settings(path: Path, settings: LiveSettings) -> None:
 
     :raises OSError: it cannot be written
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(settings), file)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_private_file(path, json.dumps(asdict(settings)))
 
 
 def read_live_settings(path: Path) -> LiveSettings | None:

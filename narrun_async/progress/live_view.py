@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 
 from narrun_async.clock import utc_now, utc_text
+from narrun_async.logs import replace_private_file
 from narrun_async.progress.tally import Progress
 from narrun_async.reporting.wording import (
     aligned,
@@ -127,7 +128,7 @@ async def write_live_views(
     try:
         while True:
             with suppress(OSError):
-                _replace(path, json.dumps(asdict(_view(progress, experiment_id, limits()))))
+                replace_private_file(path, json.dumps(asdict(_view(progress, experiment_id, limits()))))
             await sleep(WRITE_EVERY_S)
     finally:
         with suppress(OSError):
@@ -161,14 +162,3 @@ def _view(progress: Progress, experiment_id: str, limits: LimitView) -> LiveView
 def _quantile(ordered: Sequence[float], share: float) -> float | None:
     """The smallest value that at least this share of all is not above (nearest rank)."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

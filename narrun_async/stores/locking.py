@@ -46,11 +46,10 @@ class DatabaseLock:
     """
 
     def __init__(self, path: Path, *, purpose: str) -> None:
-        resolved = path.resolve()
         self._path = path
         self._purpose = purpose
-        self._note = resolved.with_name(resolved.name + ".lock.json")
-        self._lock = FileLock(resolved.with_name(resolved.name + ".lock"), mode=0o600)
+        self._note = _beside(path, ".lock.json")
+        self._lock = FileLock(_beside(path, ".lock"), mode=0o600)
 
     def __enter__(self) -> Self:
         """Take the lock now or not at all.
@@ -61,7 +60,7 @@ class DatabaseLock:
         try:
             self._lock.acquire(timeout=LOOK_ALLOWANCE_S, poll_interval=0.02)
         except Timeout:
-            raise LockHeldError(self._path, holder=describe_holder(self._note)) from None
+            raise LockHeldError(self._path, holder=describe_holder(self._path)) from None
         except OSError as error:
             raise StorageError(f"cannot lock the database: {error.strerror}", path=self._path) from error
         self.note(self._purpose)
@@ -98,20 +97,18 @@ def read_holder(note: Path) -> LockHolder | None:
 
 def find_holder(path: Path) -> LockHolder | None:
     """Whom the note beside a database names; it may be the last holder, killed, where the database is not locked."""
-    resolved = path.resolve()
-    return read_holder(resolved.with_name(resolved.name + ".lock.json"))
+    return read_holder(_beside(path, ".lock.json"))
 
 
-def describe_holder(note: Path) -> str:
-    """The holder in words; never empty."""
-    holder = read_holder(note)
+def describe_holder(path: Path) -> str:
+    """The holder of a database in words; never empty."""
+    holder = find_holder(path)
     return str(holder) if holder else "another process"
 
 
 def database_is_locked(path: Path) -> bool:
     """Whether some process works on the database right now. Tries the lock for an instant, writes nothing else."""
-    resolved = path.resolve()
-    lock_file = resolved.with_name(resolved.name + ".lock")
+    lock_file = _beside(path, ".lock")
     if not lock_file.exists():
         return False
     lock = FileLock(lock_file, mode=0o600)
@@ -123,3 +120,9 @@ def database_is_locked(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A companion of the database itself, whatever link it was named by."""
+    resolved = path.resolve()
+    return resolved.with_name(resolved.name + suffix)

@@ -116,7 +116,7 @@ def _open_files(path: Path) -> dict[Path, int]:
 def _holder(path: Path) -> str | None:
     if not database_is_locked(path):
         return None
-    return describe_holder(path.with_name(path.name + ".lock.json"))
+    return describe_holder(path)
 
 
 def _free_bytes(directory: Path) -> int | None:

@@ -104,9 +104,7 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         primary = code & 0xFF if code is not None else None
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            resolved = path.resolve()
-            note = resolved.with_name(resolved.name + ".lock.json")
-            raise LockHeldError(path, holder=describe_holder(note)) from error
+            raise LockHeldError(path, holder=describe_holder(path)) from error
         raise StorageError(
             _explain(primary, error), path=path, advice=_advise(primary), may_pass=primary == sqlite3.SQLITE_FULL
         ) from (None if code is None else error)
