@@ -12,7 +12,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run resume test test-crash check lint types layers format bench bench-auto lock clean
+.PHONY: help run resume test test-crash reliability check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: $(DEV_ENV) ## run the test suite
 
 test-crash: $(DEV_ENV) ## the long campaigns: 200 kills, a minute of outage (some nine minutes)
 	@$(BIN)/python -m pytest tests/crash tests/acceptance --long -s $(ARGS)
+
+reliability: $(DEV_ENV) ## the whole suite with its long campaigns; writes docs/reliability.md
+	@$(BIN)/python -m pytest --long --reliability -s $(ARGS)
 
 check: lint types layers test ## everything that CI runs
 

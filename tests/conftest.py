@@ -22,6 +22,8 @@ from narrun_async.models import (
 )
 from narrun_async.ports import Store
 
+pytest_plugins = ["reliability"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListSource:

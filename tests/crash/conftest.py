@@ -1,4 +1,4 @@
-"""What the crash tests share: a directory to work in, endpoints in their own processes, and the option `--long`."""
+"""What the crash tests share: a directory to work in, endpoints in their own processes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ import pytest
 from harness import Endpoint, Workplace, running_endpoint
 
 StartEndpoint = Callable[..., Endpoint]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", default=False, help="also what takes minutes: more kills, outages")
-
-
-@pytest.fixture(scope="session")
-def is_long(pytestconfig: pytest.Config) -> bool:
-    """`--long` was given; it is unknown where pytest was started for other directories, too."""
-    return bool(pytestconfig.getoption("--long", default=False))
 
 
 @pytest.fixture

@@ -1,0 +1,7 @@
+"""Owns the rows W,Y of the fault matrix."""
+
+from __future__ import annotations
+
+from fault_matrix.rows import FaultRow
+
+ROWS: tuple[FaultRow, ...] = ()
