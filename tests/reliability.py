@@ -1,8 +1,8 @@
 """Owns how tests say which fault they bring about, and the table `docs/reliability.md` that a run of them writes.
 
 A pytest plugin. A test marked `@pytest.mark.fault("D01")` covers that row of the matrix; what it measured it says
-through the fixture `measured`. With `--reliability` the outcomes are merged into `docs/reliability.json` (so that a part
-of the suite may be run alone), and the table is drawn from it.
+through the fixture `measured`. With `--reliability` the outcomes are merged into `docs/reliability.json` (so that a
+part of the suite may be run alone), and the table is drawn from it.
 """
 
 from __future__ import annotations
