@@ -60,7 +60,7 @@ format: $(DEV_ENV) ## rewrite the code in the house format
 bench: $(DEV_ENV) ## measure the worker against a simulated endpoint (bench/README.md)
 	@$(BIN)/python -m bench.run $(ARGS)
 
-bench-auto: $(DEV_ENV) ## --concurrency auto beside fixed numbers, over sockets (a quarter of an hour)
+bench-auto: $(DEV_ENV) ## --concurrency auto beside fixed numbers, over sockets (twenty minutes)
 	@$(BIN)/python -m bench.auto_sockets $(ARGS)
 
 lock: ## pin the dependencies again (needs uv on the PATH)

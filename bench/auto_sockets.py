@@ -1,8 +1,8 @@
 """Prints what `--concurrency auto` reaches over real sockets, beside fixed numbers: `python -m bench.auto_sockets`.
 
 The real command line works against `narrun simulate`, both as processes. A rate counts from the first call to the last
-answer, as the ledger of attempts has them, so starting a process is not in it. What takes ten minutes or needs a server
-that the simulation is not (memory that thrashes, refused calls that count) is in `bench.auto_virtual`.
+answer, as the ledger of attempts has them, so starting a process is not in it. `--record` puts the rows into the tables
+of bench/README.md; a row that is not measured this time keeps its figures and the commit that they are of.
 """
 
 from __future__ import annotations
@@ -17,94 +17,33 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from bench.auto_servers import MOST_IN_FLIGHT, QUEUEING, SHOWN, STEADY_MOST, Server, failing, keys, refusing
+from bench.auto_table import (
+    FAILING_TABLE,
+    QUEUEING_TABLE,
+    REFUSING_TABLE,
+    Reached,
+    Table,
+    failing_row,
+    queueing_row,
+    refusing_row,
+)
 from bench.machine import describe_machine
 from bench.workload import RESULTS, ROOT, Workload, copy_database, make_workload, write_config
 
-FIXED = (1, 4, 8, 16, 32, 64)
-#: shown in full beside `auto`; the other numbers only work long enough for a steady rate
-SHOWN = (16, 64)
-STEADY_S = 10.0
-STEADY_MOST = 1_500
-OUTAGE_AFTER_S = 4.0
-AUTO = "auto"
 #: how a run notes in its log that the limit has changed
 _LIMIT = re.compile(r"limit: (\d+) in flight")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A simulated server and how much is asked of it."""
-
-    name: str
-    latency_ms: float
-    flags: tuple[str, ...] = ()
-    #: knobs that have no flag
-    knobs: Mapping[str, object] = field(default_factory=dict)
-    n_narratives: int = 5_000
-    #: calls a second that it permits; None: it refuses nothing
-    permitted_per_s: float | None = None
-    outage_s: float = 0.0
-
-    def n_steady(self, concurrency: int) -> int:
-        """Narratives that so many calls in flight could finish in `STEADY_S` if nothing slowed them down."""
-        return min(STEADY_MOST, int(STEADY_S * concurrency * 1000 / self.latency_ms))
-
-
-QUEUEING = (
-    Server(name="batching: 100 ms + 2.5 % a call", latency_ms=100, flags=("--latency-model", "batching"),
-           knobs={"batch_slowdown": 0.025}),
-    Server(name="4 slots, 20 ms", latency_ms=20, flags=("--latency-model", "slots", "--slots", "4")),
-    Server(name="1 slot, 5 ms", latency_ms=5, flags=("--latency-model", "slots", "--slots", "1")),
-)  # fmt: skip
-
-
-def refusing(minutes: float) -> tuple[Server, ...]:
-    return tuple(
-        Server(
-            name=f"{rate:g} calls a second, Retry-After",
-            latency_ms=300,
-            flags=("--rate", f"{rate:g}"),
-            n_narratives=int(rate * 60 * minutes),
-            permitted_per_s=rate,
-        )
-        for rate in (10.0, 2.0)
-    )
-
-
-def failing(outage_s: float) -> Server:
-    flags = ("--latency-model", "slots", "--slots", "16")
-    return Server(
-        name=f"16 slots, 50 ms, {outage_s:g} s down", latency_ms=50, flags=flags, n_narratives=4_000, outage_s=outage_s
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """What one run showed."""
-
-    concurrency: int | str
-    n_rows: int
-    n_error_rows: int
-    #: first call to last answer, outage excluded
-    span_s: float
-    #: of all calls, in per cent
-    refused_pct: float
-    #: the longest pause between two answers
-    longest_silence_s: float
-    ends_at: int | None
-
-    @property
-    def rate_per_s(self) -> float:
-        return self.n_rows / self.span_s
+#: done, some narratives failed, stopped on request
+_EXPECTED_EXITS = (0, 1, 130)
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -119,8 +58,6 @@ def serving(server: Server) -> Iterator[tuple[subprocess.Popen[str], str]]:
     assert process.stdout is not None
     try:
         url = process.stdout.readline().strip()
-        if server.knobs:
-            ask(url, "/simulation/behaviour", server.knobs)
         yield process, url
     finally:
         process.terminate()
@@ -140,30 +77,59 @@ def run_once(server: Server, workload: Workload, concurrency: int | str, *, n_na
     with tempfile.TemporaryDirectory() as name, serving(server) as (endpoint, url):
         directory = Path(name)
         database, config = copy_database(workload, directory), write_config(workload, directory, url)
-        words = f"narrun_async run --concurrency {concurrency} --max-concurrency 64 --max-narratives {n_narratives}"
+        words = f"narrun_async run --concurrency {concurrency} --max-concurrency {MOST_IN_FLIGHT}"
         places = ["--db", str(database), "--log-dir", str(directory / "logs"), "--export-dir", str(directory / "out")]
+        command = [sys.executable, "-m", *words.split(), "--max-narratives", str(n_narratives), str(config), *places]
         output = directory / "output.txt"
         with output.open("wb") as file:
-            command = [sys.executable, "-m", *words.split(), str(config), *places]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=ROOT)
-        if server.outage_s:
-            _take_down(endpoint, url, server.outage_s)
-        if process.wait() not in (0, 1):
+        try:
+            stopped_at = None
+            if server.outage_s:
+                _take_down(endpoint, process, url, after_calls=n_narratives // 2, outage_s=server.outage_s)
+            if server.minutes is not None:
+                stopped_at = _stop_after(process, url, server.minutes)
+            process.wait()
+        finally:
+            process.kill()
+        if process.returncode not in _EXPECTED_EXITS:
             raise RuntimeError(f"exit code {process.returncode}: {output.read_text(errors='replace')[-2000:]}")
-        stats = ask(url, "/simulation/stats")
-        return _read(database, directory, stats, concurrency, server)
+        return _read(database, directory, ask(url, "/simulation/stats"), concurrency, server, stopped_at)
 
 
-def _take_down(endpoint: subprocess.Popen[str], url: str, outage_s: float) -> None:
-    while not ask(url, "/simulation/stats")["calls"]:
-        time.sleep(0.05)
-    time.sleep(OUTAGE_AFTER_S)
+def _take_down(
+    endpoint: subprocess.Popen[str], process: subprocess.Popen[bytes], url: str, *, after_calls: int, outage_s: float
+) -> None:
+    _await_calls(process, url, after_calls)
     endpoint.send_signal(signal.SIGUSR1)
     time.sleep(outage_s)
     endpoint.send_signal(signal.SIGUSR2)
 
 
-def _read(database: Path, directory: Path, stats: Mapping[str, Any], concurrency: int | str, server: Server) -> Reached:
+def _stop_after(process: subprocess.Popen[bytes], url: str, minutes: float) -> float | None:
+    """When the run was asked to stop; None: it had nothing left to do before."""
+    _await_calls(process, url, 1)
+    try:
+        process.wait(timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return time.time()
+    return None
+
+
+def _await_calls(process: subprocess.Popen[bytes], url: str, n_calls: int) -> None:
+    while process.poll() is None and ask(url, "/simulation/stats")["calls"] < n_calls:
+        time.sleep(0.05)
+
+
+def _read(
+    database: Path,
+    directory: Path,
+    stats: Mapping[str, Any],
+    concurrency: int | str,
+    server: Server,
+    stopped_at: float | None,
+) -> Reached:
     connection = sqlite3.connect(database)
     n_rows, n_errors = connection.execute(
         "SELECT COALESCE(SUM(error_occurred = 0), 0), COALESCE(SUM(error_occurred = 1), 0) FROM narrative_results"
@@ -172,109 +138,106 @@ def _read(database: Path, directory: Path, stats: Mapping[str, Any], concurrency
     connection.close()
     begun = [datetime.fromisoformat(started_at).timestamp() for started_at, _, _ in calls]
     answered = sorted(start + took_s for start, (_, took_s, is_good) in zip(begun, calls, strict=True) if is_good)
+    # A run that gets no answers any more is silent until it is stopped.
+    ends = [*answered, *([stopped_at] if stopped_at is not None else [])]
     changes = [change for log in (directory / "logs").rglob("run.log") for change in _LIMIT.findall(log.read_text())]
     return Reached(
         concurrency=concurrency,
         n_rows=n_rows,
         n_error_rows=n_errors,
-        span_s=answered[-1] - min(begun) - server.outage_s,
+        span_s=max(ends) - min(begun) - server.outage_s,
         refused_pct=100 * stats["calls_by_status"].get("429", 0) / stats["calls"],
-        longest_silence_s=max(late - early for early, late in pairwise(answered)),
+        longest_silence_s=max(late - early for early, late in pairwise(sorted(ends))),
         ends_at=int(changes[-1]) if changes else None,
     )
 
 
-# --- the tables ------------------------------------------------------------------------------------------------------
+# --- the rows --------------------------------------------------------------------------------------------------------
+
+Row = Callable[[Server, Sequence[Reached], str], list[str]]
 
 
-def _queueing(workload: Workload) -> list[dict[str, object]]:
+@dataclass(slots=True, kw_only=True)
+class _Measured:
+    """What goes to the screen, into the results and, with `--record`, into the tables."""
+
+    workload: Workload
+    into_readme: bool
+    machine: dict[str, object] = field(default_factory=describe_machine)
+    records: list[dict[str, object]] = field(default_factory=list)
+
+    def show(self, table: Table, row: Row, server: Server, runs: Sequence[Reached]) -> None:
+        commit = str(self.machine["commit"])
+        cells = row(server, runs, f"`{commit.split()[0]}`" + (" and changes" if " " in commit else ""))
+        print(f"| {' | '.join(cells)} |", flush=True)
+        if self.into_readme:
+            table.put(cells)
+        self.records.append(
+            {"server": asdict(server), "runs": [asdict(one) | {"rate_per_s": one.rate_per_s} for one in runs]}
+        )
+
+
+def _queueing(measured: _Measured, servers: Sequence[Server]) -> None:
     print(
         "share of the best fixed number of calls in flight; auto, 16 and 64 work on all narratives, the other fixed "
-        f"numbers on at most {STEADY_MOST:,}\n"
-        "| server | narratives | best fixed | `auto` | ends at | fixed 16 | fixed 64 | error rows |\n"
-        "|---|---|---|---|---|---|---|---|"
+        f"numbers on at most {STEADY_MOST:,}\n{QUEUEING_TABLE.head}",
+        flush=True,
     )
-    records = []
-    for server in QUEUEING:
-        fixed = {}
-        for level in FIXED:
-            n_narratives = server.n_narratives if level in SHOWN else server.n_steady(level)
-            fixed[level] = run_once(server, workload, level, n_narratives=n_narratives)
-        auto = run_once(server, workload, AUTO, n_narratives=server.n_narratives)
-        best = max(fixed.values(), key=lambda one: one.rate_per_s)
-        shares = [f"{one.rate_per_s / best.rate_per_s:.2f}" for one in (auto, fixed[16], fixed[64])]
-        errors = sum(one.n_error_rows for one in (auto, *fixed.values()))
-        print(
-            f"| {server.name} | {server.n_narratives:,} | {best.concurrency} ({best.rate_per_s:.0f} a second) | "
-            f"**{shares[0]}** | {auto.ends_at} | {shares[1]} | {shares[2]} | {errors} |",
-            flush=True,
-        )
-        records.append(_record(server, [auto, *fixed.values()]))
-    return records
+    for server in servers:
+        runs = []
+        for kind in server.kinds:
+            n_narratives = server.n_narratives
+            if isinstance(kind, int) and kind not in SHOWN:
+                n_narratives = server.n_steady(kind)
+            runs.append(run_once(server, measured.workload, kind, n_narratives=n_narratives))
+        measured.show(QUEUEING_TABLE, queueing_row, server, runs)
 
 
-def _refusing(workload: Workload, minutes: float) -> list[dict[str, object]]:
+def _refusing(measured: _Measured, servers: Sequence[Server]) -> None:
     """All at once: a few calls a second cost next to nothing."""
-    servers = refusing(minutes)
-    print(
-        f"\nused share of the permitted rate, and calls refused; {minutes:g} minutes\n"
-        "| server | `auto` | fixed 16 | fixed 64 | error rows |\n|---|---|---|---|---|"
-    )
-    kinds: tuple[int | str, ...] = (AUTO, *SHOWN)
-    with ThreadPoolExecutor(len(servers) * len(kinds)) as pool:
+    print(f"\nused share of the permitted rate, and calls refused\n{REFUSING_TABLE.head}", flush=True)
+    with ThreadPoolExecutor(sum(len(server.kinds) for server in servers)) as pool:
         under_way = [
-            [pool.submit(run_once, server, workload, kind, n_narratives=server.n_narratives) for kind in kinds]
+            [
+                pool.submit(run_once, server, measured.workload, kind, n_narratives=server.n_narratives)
+                for kind in server.kinds
+            ]
             for server in servers
         ]
-        records = []
         for server, futures in zip(servers, under_way, strict=True):
-            runs = [one.result() for one in futures]
-            assert server.permitted_per_s is not None
-            cells = [f"{one.rate_per_s / server.permitted_per_s:.3f}, {one.refused_pct:.2f} % refused" for one in runs]
-            print(f"| {server.name} | {' | '.join(cells)} | {sum(one.n_error_rows for one in runs)} |", flush=True)
-            records.append(_record(server, runs))
-    return records
+            measured.show(REFUSING_TABLE, refusing_row, server, [one.result() for one in futures])
 
 
-def _failing(workload: Workload, outage_s: float) -> list[dict[str, object]]:
-    server = failing(outage_s)
-    runs = [run_once(server, workload, kind, n_narratives=server.n_narratives) for kind in (AUTO, *SHOWN)]
-    print(
-        f"\n{server.name}, after {OUTAGE_AFTER_S:g} s of {server.n_narratives:,} narratives\n"
-        "| | narratives a second, outage excluded | longest silence | error rows |\n|---|---|---|---|"
-    )
-    for one in runs:
-        name = one.concurrency if one.concurrency == AUTO else f"fixed {one.concurrency}"
-        print(f"| {name} | {one.rate_per_s:.0f} | {one.longest_silence_s:.1f} s | {one.n_error_rows} |", flush=True)
-    return [_record(server, runs)]
-
-
-def _record(server: Server, runs: Sequence[Reached]) -> dict[str, object]:
-    figures = [
-        {name: getattr(one, name) for name in Reached.__dataclass_fields__} | {"rate_per_s": one.rate_per_s}
-        for one in runs
-    ]
-    return {"server": server.name, "n_narratives": server.n_narratives, "runs": figures}
+def _failing(measured: _Measured, servers: Sequence[Server]) -> None:
+    print(f"\nnarratives a second without the outage, and the longest silence\n{FAILING_TABLE.head}", flush=True)
+    for server in servers:
+        runs = [run_once(server, measured.workload, kind, n_narratives=server.n_narratives) for kind in server.kinds]
+        measured.show(FAILING_TABLE, failing_row, server, runs)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--minutes", type=float, default=5.0, help="of the rate-limited servers")
-    arguments.add_argument("--outage-s", type=float, default=15.0)
-    arguments.add_argument("--only", choices=("queueing", "refusing", "failing"), action="append")
+    arguments.add_argument(
+        "--minutes", type=float, default=2.0, help="of each rate-limited server; all run side by side"
+    )
+    arguments.add_argument("--outage-s", type=float, default=60.0)
+    names = (*keys(QUEUEING), *keys(refusing(1)), failing(1).key)
+    arguments.add_argument(
+        "--only", metavar="ROW", choices=names, action="append", help=f"{', '.join(names)}; repeatable"
+    )
+    arguments.add_argument("--record", action="store_true", help="put the rows into the tables of bench/README.md")
     given = arguments.parse_args()
-    chosen = given.only or ("queueing", "refusing", "failing")
-    longest = max(5_000, *(server.n_narratives for server in refusing(given.minutes)))
-    workload = make_workload(longest)
-    records: list[dict[str, object]] = []
-    if "queueing" in chosen:
-        records += _queueing(workload)
-    if "refusing" in chosen:
-        records += _refusing(workload, given.minutes)
-    if "failing" in chosen:
-        records += _failing(workload, given.outage_s)
-    path = RESULTS / f"auto_sockets_{time.strftime('%Y%m%dT%H%M%S')}.json"
-    path.write_text(json.dumps({"machine": describe_machine(), "servers": records}, indent=1) + "\n")
+    kinds = ((_queueing, QUEUEING), (_refusing, refusing(given.minutes)), (_failing, (failing(given.outage_s),)))
+    chosen = [(measure, [one for one in servers if one.key in (given.only or names)]) for measure, servers in kinds]
+    workload = make_workload(max(server.n_narratives for _, servers in chosen for server in servers))
+    measured = _Measured(workload=workload, into_readme=given.record)
+    try:
+        for measure, servers in chosen:
+            if servers:
+                measure(measured, servers)
+    finally:
+        path = RESULTS / f"auto_sockets_{time.strftime('%Y%m%dT%H%M%S')}.json"
+        path.write_text(json.dumps({"machine": measured.machine, "servers": measured.records}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

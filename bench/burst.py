@@ -21,7 +21,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from bench.auto_sockets import Server, ask, serving
+from bench.auto_servers import Server
+from bench.auto_sockets import ask, serving
 from bench.machine import describe_machine
 from bench.workload import RESULTS, ROOT, Workload, copy_database, make_workload, write_config
 
@@ -76,7 +77,7 @@ EVENTS: dict[str, Callable[[subprocess.Popen[str], str], None]] = {
 
 
 def recover(event: str, workload: Workload, in_flight: int) -> Recovery:
-    server = Server(name=event, latency_ms=LATENCY_S * 1000, flags=("--latency-spread", "0"))
+    server = Server(key="burst", name=event, latency_ms=LATENCY_S * 1000, flags=("--latency-spread", "0"))
     with tempfile.TemporaryDirectory() as name, serving(server) as (endpoint, url):
         directory = Path(name)
         database, config = copy_database(workload, directory), write_config(workload, directory, url)

@@ -19,7 +19,20 @@ def simulate(
     latency_spread: Annotated[float, typer.Option("--latency-spread", min=0, max=1, help="Its spread.")] = 0.2,
     latency_model: Annotated[str, typer.Option("--latency-model", help="fixed, slots or batching.")] = "fixed",
     slots: Annotated[int, typer.Option(min=1, help="Requests served at a time (slots model).")] = 4,
+    batch_slowdown: Annotated[
+        float, typer.Option(min=0, help="Share of the latency that each further request adds (batching model).")
+    ] = 0.02,
+    thrash_above: Annotated[
+        int | None,
+        typer.Option(min=1, help="With more in flight, throughput falls (batching model).", show_default=False),
+    ] = None,
+    thrash_slowdown: Annotated[
+        float, typer.Option(min=1, help="How many times as small it is beyond --thrash-above.")
+    ] = 3.0,
     rate: Annotated[float | None, typer.Option(help="Requests per second; more get 429.", show_default=False)] = None,
+    refused_calls_count: Annotated[
+        bool, typer.Option("--refused-calls-count", help="Refused requests use up --rate like any other.")
+    ] = False,
     fault: Annotated[
         list[str] | None,
         typer.Option("--fault", help="FAULT=SHARE, such as http_500=0.02; may be repeated.", show_default=False),
@@ -65,7 +78,11 @@ def simulate(
             "latency_ms": latency_ms,
             "latency_spread": latency_spread,
             "slots": slots,
+            "batch_slowdown": batch_slowdown,
+            "thrash_above": thrash_above,
+            "thrash_slowdown": thrash_slowdown,
             "requests_per_s": rate,
+            "refused_calls_count": refused_calls_count,
             "known_models": tuple(known_model or ()),
             "auth_key": require_key,
             "unsupported_parameters": tuple(refuse_parameter or ()),

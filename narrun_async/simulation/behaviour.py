@@ -77,8 +77,14 @@ class Behaviour:
     slots: int = 4
     #: batching model: each further request in flight adds this share of the mean latency
     batch_slowdown: float = 0.02
+    #: batching model: memory holds so many requests, and more in flight evict each other; None: it holds any number
+    thrash_above: int | None = None
+    #: throughput with `thrash_above` in flight, as a multiple of what is left beyond; 1 or more
+    thrash_slowdown: float = 3.0
     #: requests beyond this rate get 429 (a second's worth may come at once); None: no limit
     requests_per_s: float | None = None
+    #: a refused request uses up the rate like any other, so who does not wait is never let in
+    refused_calls_count: bool = False
     #: Retry-After of the http_429 and http_503 faults; None: the header is absent
     retry_after_s: float | None = 1.0
 
@@ -99,10 +105,14 @@ class Behaviour:
             Fault(fault)
         for name in ("latency_ms", "batch_slowdown", "max_prompt_chars", "retry_after_s"):
             _require_number(name, getattr(self, name), optional=name in ("max_prompt_chars", "retry_after_s"))
-        if self.slots < 1:
-            raise ValueError("slots must be at least 1")
+        for name in ("slots", "thrash_above", "thrash_slowdown"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 1")
         if self.requests_per_s is not None and not self.requests_per_s > 0:
             raise ValueError("requests_per_s must be above 0")
+        if self.refused_calls_count not in (True, False):
+            raise ValueError("refused_calls_count must be true or false")
 
     def changed(self, changes: Mapping[str, object]) -> Behaviour:
         """This behaviour with some knobs set anew.

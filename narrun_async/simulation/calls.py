@@ -14,7 +14,7 @@ from narrun_async.simulation.behaviour import Behaviour, Fault
 from narrun_async.simulation.chat import ChatRequest
 from narrun_async.simulation.faults import Draws, draws_of, fault_for, outage_fault, text_digest
 from narrun_async.simulation.http_server import Connection
-from narrun_async.simulation.latency import RateLimit, ServiceQueue, Wait, service_time_s
+from narrun_async.simulation.latency import CountingRateLimit, RateLimit, ServiceQueue, Wait, service_time_s
 
 _PROBE_ANSWER = Answer(content="ok", finish_reason="length")
 _HTTP_ERRORS = {
@@ -49,6 +49,7 @@ class Calls:
         self._behaviour = behaviour
         self._queue = ServiceQueue(behaviour)
         self._rate_limit = RateLimit()
+        self._counting_rate_limit = CountingRateLimit()
         self._by_status: Counter[str] = Counter()
         # The counts of a narrative stay for the life of the endpoint: 32 bytes each, and no text.
         self._attempts: dict[bytes, int] = {}
@@ -102,7 +103,8 @@ class Calls:
     def _meet(self, call: _Call) -> None:
         behaviour = self._behaviour
         if behaviour.requests_per_s is not None:
-            pause_s = self._rate_limit.wait_s(behaviour.requests_per_s, now_s=asyncio.get_running_loop().time())
+            limit = self._counting_rate_limit if behaviour.refused_calls_count else self._rate_limit
+            pause_s = limit.wait_s(behaviour.requests_per_s, now_s=asyncio.get_running_loop().time())
             if pause_s:
                 self._reply_error(call, Fault.HTTP_429, retry_after_s=pause_s)
                 return

@@ -14,15 +14,24 @@ def service_time_s(behaviour: Behaviour, *, share: float, in_flight: int) -> flo
     """Seconds that serving one request takes.
 
     With batching, n requests in flight take 1 + slowdown * (n - 1) times as long, so throughput climbs
-    towards 1 / (latency * slowdown) and never falls.
+    towards 1 / (latency * slowdown) and never falls. Where memory holds only `thrash_above` of them, throughput beyond
+    is what it was there divided by `thrash_slowdown`, however many more there are.
 
     :param share: where in the spread this request lies, in [0, 1)
     :param in_flight: requests at the server, this one included
     """
     mean_s = behaviour.latency_ms / 1000
     if behaviour.latency_model == LatencyModel.BATCHING:
-        mean_s *= 1 + behaviour.batch_slowdown * max(0, in_flight - 1)
+        mean_s *= _batch_factor(behaviour, max(1, in_flight))
     return mean_s * (1 + behaviour.latency_spread * (2 * share - 1))
+
+
+def _batch_factor(behaviour: Behaviour, in_flight: int) -> float:
+    """How many times as long a request takes as it would alone."""
+    most = behaviour.thrash_above
+    if most is None or in_flight <= most:
+        return 1 + behaviour.batch_slowdown * (in_flight - 1)
+    return (1 + behaviour.batch_slowdown * (most - 1)) * behaviour.thrash_slowdown * in_flight / most
 
 
 class Wait:
@@ -105,3 +114,24 @@ class RateLimit:
             self._tokens -= 1
             return 0
         return ceil((1 - self._tokens) / rate_per_s)
+
+
+class CountingRateLimit:
+    """A sliding window that counts every request, refused ones too; the clock is given.
+
+    A second's worth in any second; below one a second, one request in any 1 / rate seconds.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: deque[float] = deque()
+
+    def wait_s(self, rate_per_s: float, *, now_s: float) -> int:
+        """0 when a request may pass, else whole seconds of silence until one may; counted in either case."""
+        most = max(1, int(rate_per_s))
+        span_s = most / rate_per_s
+        while self._arrivals and self._arrivals[0] <= now_s - span_s:
+            self._arrivals.popleft()
+        self._arrivals.append(now_s)
+        if len(self._arrivals) <= most:
+            return 0
+        return ceil(self._arrivals[-most] + span_s - now_s)

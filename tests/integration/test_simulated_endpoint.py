@@ -160,6 +160,20 @@ async def test_a_rate_limit_answers_429_and_says_when_to_come_back() -> None:
     assert replies[-1].headers["Retry-After"] == "1"
 
 
+async def test_refused_calls_that_count_keep_the_endpoint_closed_until_the_client_waits() -> None:
+    behaviour = Behaviour(requests_per_s=1.9, refused_calls_count=True)
+    async with SimulatedEndpoint(behaviour) as endpoint, calling(endpoint.url) as provider:
+        assert (await provider.complete(body("synthetic"))).status == 200
+        # A bucket would let one in after 0.53 s.
+        refused = await insist(provider, for_s=0.8)
+        assert {(reply.status, reply.headers["Retry-After"]) for reply in refused} == {(429, "1")}
+        endpoint.change_behaviour(refused_calls_count=False)
+        assert (await provider.complete(body("synthetic"))).status == 200
+        endpoint.change_behaviour(refused_calls_count=True)
+        await asyncio.sleep(0.6)
+        assert (await provider.complete(body("synthetic"))).status == 200
+
+
 # --- faults -------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +230,28 @@ async def test_slots_serve_so_many_at_a_time_and_queue_the_rest() -> None:
                 group.create_task(provider.complete(body(f"synthetic {n}")))
         assert asyncio.get_running_loop().time() - started >= 4 * 0.04 * 0.99
         assert endpoint.stats().peak_in_flight == 8
+
+
+async def test_beyond_what_memory_holds_answers_take_far_longer() -> None:
+    behaviour = Behaviour(
+        latency_model=LatencyModel.BATCHING,
+        latency_ms=60,
+        latency_spread=0,
+        batch_slowdown=0,
+        thrash_above=2,
+        thrash_slowdown=4,
+    )
+    async with SimulatedEndpoint(behaviour) as endpoint, calling(endpoint.url) as provider:
+        clock = asyncio.get_running_loop().time
+
+        async def timed(text: str) -> float:
+            started = clock()
+            assert (await provider.complete(body(text))).status == 200
+            return clock() - started
+
+        took_s = await asyncio.gather(*(timed(f"synthetic {n}") for n in range(3)))
+        assert endpoint.stats().peak_in_flight == 3
+        assert sorted(took_s)[2] >= 0.06 * 4 * 3 / 2 * 0.99
 
 
 async def test_a_client_that_leaves_gives_its_slot_and_its_place_away() -> None:
@@ -408,6 +444,27 @@ async def test_a_process_of_its_own_obeys_its_signals() -> None:
         assert await process.wait() == 0
 
 
+async def test_the_command_line_sets_memory_that_thrashes_and_refusals_that_count() -> None:
+    words = "simulate --latency-ms 20 --latency-spread 0 --latency-model batching --batch-slowdown 0.5"
+    words += " --thrash-above 1 --thrash-slowdown 4 --rate 2.5 --refused-calls-count"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "narrun_async", *words.split(), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            url = (await process.stdout.readline()).decode().strip()
+            async with calling(url) as provider:
+                started = asyncio.get_running_loop().time()
+                replies = await asyncio.gather(*(provider.complete(body(f"synthetic {n}")) for n in range(2)))
+                assert asyncio.get_running_loop().time() - started >= 0.02 * 4 * 2 * 0.99
+                assert [reply.status for reply in replies] == [200, 200]
+                assert {reply.status for reply in await insist(provider, for_s=1.0)} == {429}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
 async def test_a_taken_port_is_an_os_error() -> None:
     async with SimulatedEndpoint(Behaviour()) as endpoint:
         with pytest.raises(OSError):
@@ -418,3 +475,13 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def insist(provider: OpenAICompatibleProvider, *, for_s: float) -> list[RawReply]:
+    """The answers to calls one right after the other."""
+    end = asyncio.get_running_loop().time() + for_s
+    replies = []
+    while asyncio.get_running_loop().time() < end:
+        replies.append(await provider.complete(body("synthetic")))
+        await asyncio.sleep(0.02)
+    return replies

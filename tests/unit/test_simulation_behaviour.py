@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
+from bench.auto_servers import THRASHING
 from narrun_async.errors import UsageError
 from narrun_async.simulation.answers import answer_for, completion
 from narrun_async.simulation.behaviour import Behaviour, Fault, LatencyModel, parse_fault_rates
 from narrun_async.simulation.faults import draws_of, fault_for, outage_fault, text_digest
-from narrun_async.simulation.latency import RateLimit, service_time_s
+from narrun_async.simulation.latency import CountingRateLimit, RateLimit, service_time_s
+from tests.unit.virtual_servers import Window, thrashing
 
 TEXTS = [f"synthetic case {n}" for n in range(4_000)]
 POSITIVE = "A neighbor said the partner struck his wife before; there was a restraining order."
@@ -78,6 +81,11 @@ def test_only_a_rate_of_one_is_an_outage() -> None:
         {"always": {"x": "explode"}},
         {"slots": 0},
         {"requests_per_s": 0},
+        {"refused_calls_count": "yes"},
+        {"thrash_above": 0},
+        {"thrash_above": "many"},
+        {"thrash_slowdown": 0.5},
+        {"thrash_slowdown": float("nan")},
         {"speed": 3},
     ],
 )
@@ -122,6 +130,53 @@ def test_a_rate_limit_lets_a_seconds_worth_through_and_then_names_the_wait() -> 
     assert limit.wait_s(10, now_s=100.0) == 1
     assert limit.wait_s(10, now_s=100.05) == 1
     assert limit.wait_s(10, now_s=100.11) == 0
+
+
+def thrashing_behaviour() -> Behaviour:
+    """The server of the benchmark, with answers that take ten times as long."""
+    return Behaviour(latency_ms=1010, latency_spread=0, **THRASHING)
+
+
+def test_memory_that_thrashes_is_the_one_of_the_virtual_servers() -> None:
+    behaviour = thrashing_behaviour()
+    for n in range(1, 513):
+        assert service_time_s(behaviour, share=0.5, in_flight=n) == pytest.approx(1 / thrashing(n))
+
+
+def test_throughput_falls_beyond_what_memory_holds_and_stays_there() -> None:
+    behaviour = thrashing_behaviour()
+    rates = {n: n / service_time_s(behaviour, share=0.5, in_flight=n) for n in (8, 16, 24, 25, 64, 512)}
+    assert rates[8] < rates[16] < rates[24]
+    assert rates[25] == pytest.approx(rates[24] / behaviour.thrash_slowdown)
+    assert rates[25] == pytest.approx(rates[64]) == pytest.approx(rates[512])
+
+
+def test_who_does_not_wait_is_never_let_in_where_refused_calls_count() -> None:
+    limit = CountingRateLimit()
+    assert [limit.wait_s(2, now_s=50.0), limit.wait_s(2, now_s=50.1)] == [0, 0]
+    assert all(limit.wait_s(2, now_s=50 + 0.4 * n) == 1 for n in range(1, 100))
+    assert limit.wait_s(2, now_s=90.61) == 0
+
+
+def test_less_than_one_call_a_second_is_one_in_its_time() -> None:
+    limit = CountingRateLimit()
+    assert limit.wait_s(0.1, now_s=3.0) == 0
+    assert limit.wait_s(0.1, now_s=11.0) == 10
+    assert limit.wait_s(0.1, now_s=20.9) == 10
+    assert limit.wait_s(0.1, now_s=30.9) == 0
+
+
+def test_the_counting_limit_admits_what_the_virtual_one_admits() -> None:
+    rng = random.Random(7)
+    for rate in (1, 2, 10):
+        limit, window = CountingRateLimit(), Window(rate, 1.0, counts_refused=True)
+        now = 0.0
+        verdicts = []
+        for _ in range(3_000):
+            now += rng.expovariate(rate)
+            verdicts.append((limit.wait_s(rate, now_s=now) == 0, window.admit(now) is None))
+        assert all(ours == virtual for ours, virtual in verdicts)
+        assert 100 < sum(ours for ours, _ in verdicts) < 2_900
 
 
 def answers(text: str, *, flip_rate: float = 0.0) -> list[str]:
