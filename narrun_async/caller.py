@@ -229,13 +229,17 @@ class Caller:
                 n_overloads=flight.overloads,
             )
         except (NarrunError, RunStopping):
-            await self._record(_failed_attempt(flight.item, failed, charged=False))
+            await self._note_failure(flight, failed, charged=False)
             raise
         flight.charged += charged
         flight.was_charged = charged
         is_overload = failed.failure.failure_class is FailureClass.OVERLOAD
         flight.overloads = flight.overloads + 1 if is_overload else 0
-        await self._record(_failed_attempt(flight.item, failed, charged=charged))
+        await self._note_failure(flight, failed, charged=charged)
+
+    async def _note_failure(self, flight: Flight, failed: AttemptFailed, *, charged: bool) -> None:
+        if not flight.item.is_canary:  # the ledger is of calls that led to results
+            await self._record(_failed_attempt(flight.item, failed, charged=charged))
 
     def _gives_up(self, flight: Flight) -> bool:
         """Whether the pass is over for this item; asked once after each failure.
@@ -305,16 +309,18 @@ def _outcome(
     """The row of a call that decided its narrative, by an answer or by a lasting refusal."""
     verdict: Verdict
     if isinstance(judged, CallFailure):
-        envelope, raw_response, http_status = Envelope(), None, judged.http_status
+        envelope, raw_response, http_status, server = Envelope(), None, judged.http_status, None
         verdict = Failure(category=judged.category, message=judged.message)
     else:
         reply, envelope = judged
         raw_response, http_status, verdict = stored_raw(reply.body), reply.status, parse_answer(envelope)
+        server = reply.headers.get("server")
     failure = verdict if isinstance(verdict, Failure) else None
     return Outcome(
         item=item,
         verdict=verdict,
         envelope=envelope,
+        server=server,
         raw_response=raw_response,
         attempt=Attempt(
             narrative_id=item.narrative_id,

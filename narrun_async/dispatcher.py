@@ -8,7 +8,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from narrun_async.caller import AttemptFailed, Caller, Flight
 from narrun_async.control import RunControl
 from narrun_async.errors import NarrunError, RunStopping
-from narrun_async.limits import EndpointLimits, ErrorGuard
+from narrun_async.limits import EndpointLimits, ErrorGuard, ServingGuard
 from narrun_async.models import Outcome, WorkItem, WriterMessage
 from narrun_async.streams import receive, send
 
@@ -23,11 +23,19 @@ class Dispatcher:
     """
 
     def __init__(
-        self, caller: Caller, limits: EndpointLimits, guard: ErrorGuard, control: RunControl, *, is_last_pass: bool
+        self,
+        caller: Caller,
+        limits: EndpointLimits,
+        guard: ErrorGuard,
+        serving: ServingGuard,
+        control: RunControl,
+        *,
+        is_last_pass: bool,
     ) -> None:
         self._caller = caller
         self._limits = limits
         self._guard = guard
+        self._serving = serving
         self._control = control
         self._is_last_pass = is_last_pass
         self._n_workers = 0
@@ -94,10 +102,13 @@ class Dispatcher:
     ) -> None:
         outcome = await self._caller.retry(flight, failed)
         if outcome is None:
-            self.n_deferred += 1
+            self.n_deferred += not flight.item.is_canary
         else:
             await self._deliver(outcome, outcomes)
 
     async def _deliver(self, outcome: Outcome, outcomes: MemoryObjectSendStream[WriterMessage]) -> None:
-        for admitted in self._guard.admit(outcome):
+        serving = self._serving.meet(outcome)
+        if serving is not None:
+            await send(outcomes, serving)
+        for admitted in (outcome,) if outcome.item.is_canary else self._guard.admit(outcome):
             await send(outcomes, admitted)

@@ -8,7 +8,8 @@
     ├── TemporaryError               75   try again later, nothing is lost
     │   ├── LockHeldError                 another process works on this database
     │   ├── WaitedTooLongError            the endpoint stayed unwell for longer than --max-wait
-    │   └── BudgetSpentError              --max-tokens-total or --max-cost is reached
+    │   ├── BudgetSpentError              --max-tokens-total or --max-cost is reached
+    │   └── ServingChangedError           another model answers, and --on-model-change is `stop`
     └── ConfigurationError           78   a setting, a credential or a model name is wrong
         ├── FatalEndpointError            the endpoint refuses this configuration
         └── RepeatedFailureError          narrative after narrative fails in the same way
@@ -134,6 +135,18 @@ class BudgetSpentError(TemporaryError):
         super().__init__(
             f"the budget is spent: {spent:,.10g} of {limit:,.10g} {what}, earlier runs included",
             advice="what is saved stays saved; resume with a higher limit",
+        )
+
+
+class ServingChangedError(TemporaryError):
+    """The answers come from another model or server than before, and the user asked to stop there."""
+
+    def __init__(self, *, before: str, now: str) -> None:
+        self.before = before
+        self.now = now
+        super().__init__(
+            f"the endpoint changed: {before} answered so far, {now} answers now; nothing of the new one was stored",
+            advice="bring the old one back and resume, or resume with `--on-model-change warn` to go on with both",
         )
 
 

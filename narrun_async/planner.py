@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from narrun_async.models import Experiment, PageCursor, RunId, Selection, WorkItem
 from narrun_async.ports import RemainingStore
 from narrun_async.streams import send
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryPlan:
+    """Narratives that have results already and are asked again, to see whether the endpoint still answers alike."""
+
+    #: how many; 0: none
+    count: int = 0
+    #: narratives of the remaining set between two rounds
+    every: int = 500
 
 
 async def plan_pass(
@@ -18,19 +30,25 @@ async def plan_pass(
     run_id: RunId,
     page_size: int,
     work: MemoryObjectSendStream[WorkItem],
+    canaries: CanaryPlan | None = None,
 ) -> int:
     """Send every item of the remaining set once, in narrative order, and close the stream.
 
-    Rows written meanwhile lie behind the cursor, so nothing is met twice in a pass.
+    Rows written meanwhile lie behind the cursor, so nothing is met twice in a pass. A round of canaries goes before the
+    first item (of a resumed run: a new experiment has no results to compare with) and after every so many.
 
-    :returns: how many items were sent
+    :returns: how many items were sent, canaries left out
     :raises StorageError: a page cannot be read
     """
+    plan = canaries or CanaryPlan()
     cursor, sent = PageCursor(), 0
     async with work:
         while page := await store.load_page(experiment, selection, run_id=run_id, after=cursor, limit=page_size):
             for item in page:
                 try:
+                    if plan.count and sent % plan.every == 0:
+                        for canary in await store.load_canaries(experiment, limit=plan.count):
+                            await send(work, canary)
                     await send(work, item)
                 except anyio.BrokenResourceError:
                     return sent  # nobody works any more: the run is stopping

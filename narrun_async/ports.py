@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
+    CanaryCounts,
     Cohort,
     DataSource,
     Experiment,
@@ -27,6 +28,7 @@ from narrun_async.models import (
     RunRecord,
     RunStart,
     Selection,
+    Serving,
     SourceNarrative,
     SourceSummary,
     WorkItem,
@@ -134,6 +136,9 @@ class RemainingStore(Protocol):
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
         """The size of the remaining set."""
 
+    async def load_canaries(self, experiment: Experiment, *, limit: int) -> Sequence[WorkItem]:
+        """The first narratives of the cohort that have a success, as items that are marked `is_canary`."""
+
 
 class OutcomeStore(Protocol):
     """What the writer needs."""
@@ -143,8 +148,8 @@ class OutcomeStore(Protocol):
     ) -> None:
         """Store a batch in one transaction; when this returns, the batch is on disk.
 
-        Repeating a batch changes no row and no counter, only the ledger gets its calls again; a success is never
-        overwritten.
+        Repeating a batch changes no row and no counter, only the ledger and the canaries get their calls again; a
+        success is never overwritten. The answer to a canary goes beside the results, never among them.
 
         :raises StorageError: nothing of the batch was stored
         :raises LockHeldError: likewise, because another process writes; may be tried again
@@ -168,6 +173,12 @@ class ResultStore(Protocol):
 
     async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
         """Prompt and completion tokens of all calls, failed ones included."""
+
+    async def list_servings(self, experiment_id: ExperimentId) -> Sequence[Serving]:
+        """Who has answered for this experiment, oldest first."""
+
+    async def count_canaries(self, experiment_id: ExperimentId) -> CanaryCounts:
+        """Canaries of all runs against the results as they stand."""
 
     def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
         """Result rows in cohort order, as column → value."""

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -19,10 +19,10 @@ from narrun_async.control.live_settings import FILE_NAME as CONTROL_FILE
 from narrun_async.dispatcher import Dispatcher
 from narrun_async.errors import NarrunError
 from narrun_async.finalizer import finalize
-from narrun_async.limits import Budget, EndpointLimits, ErrorGuard, LimitSettings
+from narrun_async.limits import Budget, EndpointLimits, ErrorGuard, LimitSettings, ServingGuard
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
-from narrun_async.planner import plan_pass
+from narrun_async.planner import CanaryPlan, plan_pass
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
 from narrun_async.progress.journal import log_progress
@@ -48,6 +48,9 @@ class RunSettings:
     max_passes: int
     max_consecutive_errors: int
     page_size: int
+    #: another model in mid-experiment stops the run instead of being told
+    stops_on_model_change: bool = False
+    canaries: CanaryPlan = field(default_factory=CanaryPlan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,11 @@ class Runner:
 
     async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, *, is_proven: bool) -> None:
         guard = ErrorGuard(is_proven=is_proven, max_consecutive_errors=self._settings.max_consecutive_errors)
+        serving = ServingGuard(
+            await self._store.list_servings(self._experiment.experiment_id),
+            stops=self._settings.stops_on_model_change,
+            tell=progress.tell,
+        )
         writer = Writer(
             self._store, self._experiment.experiment_id, run_id, progress, self._control, policy=self._batches
         )
@@ -152,7 +160,7 @@ class Runner:
                 rng=self._rng,
             )
             is_last_pass = number == self._settings.max_passes
-            dispatcher = Dispatcher(caller, self._limits, guard, self._control, is_last_pass=is_last_pass)
+            dispatcher = Dispatcher(caller, self._limits, guard, serving, self._control, is_last_pass=is_last_pass)
             work, waiting = anyio.create_memory_object_stream[WorkItem](WORK_QUEUE_ITEMS)
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._plan, selection, run_id, work)
@@ -181,6 +189,7 @@ class Runner:
                 run_id=run_id,
                 page_size=self._settings.page_size,
                 work=work,
+                canaries=self._settings.canaries,
             )
         except NarrunError as error:
             self._control.stop(error)

@@ -34,6 +34,7 @@ from narrun_async.limits import Budget
 from narrun_async.logs import open_experiment_logs
 from narrun_async.models import Experiment, ExperimentStatus, RunStart, Selection
 from narrun_async.operations.ingesting import find_known_source
+from narrun_async.planner import CanaryPlan
 from narrun_async.progress import Progress
 from narrun_async.progress.display import show_progress
 from narrun_async.reporting.banner import Banner, banner_lines
@@ -162,6 +163,8 @@ async def _work(store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, intera
             max_passes=operational.max_passes,
             max_consecutive_errors=operational.max_consecutive_errors,
             page_size=operational.page_size,
+            stops_on_model_change=operational.on_model_change == "stop",
+            canaries=CanaryPlan(count=operational.canaries, every=operational.canary_every),
         ),
         budget=Budget(budget_limits(operational), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
     )
@@ -204,7 +207,7 @@ async def _watch(name: str, interactive: bool, progress: Progress, control: RunC
         stream=sys.stderr,
         interactive=interactive,
         description=name,
-        note=lambda: "stopping, what is in flight is let come to its end" if control.is_stopping else None,
+        note=lambda: "stopping, what is in flight is let come to its end" if control.is_stopping else progress.notice,
     )
 
 

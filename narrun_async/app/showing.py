@@ -18,6 +18,7 @@ from narrun_async.reporting.exports import export_results
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import (
     ExperimentLine,
+    canary_text,
     experiment_json,
     experiment_lines,
     experiments_lines,
@@ -71,7 +72,7 @@ async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequ
         document |= {"runs": runs_json(runs), "summary": summary_json(summary, simulated=simulated)}
         return [_json(document)]
     return [
-        *experiment_lines(experiment, status=status, runs=runs),
+        *experiment_lines(experiment, status=status, runs=runs, servings=summary.servings),
         "",
         *summary_lines(summary, simulated=simulated),
     ]
@@ -86,10 +87,14 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
             return StatusView(lines=["no experiments yet"], is_running=False)
         counts = await store.count_results(experiment)
         errors = await store.count_errors(experiment.experiment_id)
+        canaries = await store.count_canaries(experiment.experiment_id)
     status = _shown(experiment, in_use)
     columns = experiment.columns
     if as_json:
-        document = experiment_json(experiment, status=status, counts=counts) | {"errors_by_category": dict(errors)}
+        document = experiment_json(experiment, status=status, counts=counts) | {
+            "errors_by_category": dict(errors),
+            "canaries": asdict(canaries),
+        }
         running = await find_running(database)
         if running is not None and running[1].experiment_id == experiment.experiment_id:
             document["live"] = asdict(running[1])
@@ -100,9 +105,11 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
         f"{n_done:,} of {counts.n_total:,} ({percent_text(n_done, counts.n_total)}), {counts.n_errors:,} errors"
         + "".join(f", {category} {number:,}" for category, number in errors.items()),
     ]
+    if canaries.n_asked:
+        lines.append(canary_text(canaries))
     running = await find_running(database)
     if running is not None and running[1].experiment_id == experiment.experiment_id:
-        return StatusView(lines=[*lines[:1], *live_lines(running[1])], is_running=True)
+        return StatusView(lines=[*lines[:1], *lines[2:], *live_lines(running[1])], is_running=True)
     if columns.get("last_progress_update"):
         lines.append(f"last saved {columns['last_progress_update']}")
     if status is ExperimentStatus.RUNNING and columns.get("estimated_completion_time"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,6 +68,23 @@ MaxConsecutiveErrors = Annotated[
         show_default=False,
     ),
 ]
+OnModelChange = Annotated[
+    Literal["warn", "stop"] | None,
+    typer.Option(
+        "--on-model-change",
+        help="What to do when another model answers than before. [default: warn]",
+        show_default=False,
+    ),
+]
+Canaries = Annotated[
+    int | None,
+    typer.Option(
+        "--canaries",
+        min=0,
+        help="Narratives asked again in mid-run, to see answers flip. [default: 0]",
+        show_default=False,
+    ),
+]
 LogDir = Annotated[Path, typer.Option("--log-dir", help="Where experiments/<id>/ with the log files is made.")]
 ExportDir = Annotated[Path, typer.Option("--export-dir", help="Where exports go.")]
 
@@ -108,6 +125,8 @@ def run(
     attempt_deadline: AttemptDeadline = None,
     max_wait: MaxWait = None,
     max_consecutive_errors: MaxConsecutiveErrors = None,
+    on_model_change: OnModelChange = None,
+    canaries: Canaries = None,
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
@@ -138,6 +157,8 @@ def run(
             attempt_deadline_s=attempt_deadline,
             max_wait_s=max_wait,
             max_consecutive_errors=max_consecutive_errors,
+            on_model_change=on_model_change,
+            canaries=canaries,
         ),
         log_root=log_dir,
         export_root=export_dir,
@@ -166,6 +187,8 @@ def resume(
     attempt_deadline: AttemptDeadline = None,
     max_wait: MaxWait = None,
     max_consecutive_errors: MaxConsecutiveErrors = None,
+    on_model_change: OnModelChange = None,
+    canaries: Canaries = None,
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
@@ -188,6 +211,8 @@ def resume(
         attempt_deadline=attempt_deadline,
         max_wait=max_wait,
         max_consecutive_errors=max_consecutive_errors,
+        on_model_change=on_model_change,
+        canaries=canaries,
         log_dir=log_dir,
         export_dir=export_dir,
         dry_run=dry_run,

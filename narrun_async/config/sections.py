@@ -289,6 +289,12 @@ class OperationalSettings(Section):
     max_consecutive_errors: int = Field(default=50, ge=1, le=MAX_COUNT)
     #: narratives that the planner reads at once
     page_size: int = Field(default=500, ge=1, le=100_000)
+    #: another model, fingerprint or server in the answers than before
+    on_model_change: Literal["warn", "stop"] = "warn"
+    #: narratives that are asked again in mid-run, to see whether the endpoint still answers alike
+    canaries: int = Field(default=0, ge=0, le=1000)
+    #: narratives between two rounds of canaries
+    canary_every: int = Field(default=500, ge=1, le=MAX_COUNT)
     save_csv_json: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     database: Line = "data/experiments.db"

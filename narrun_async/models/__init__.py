@@ -14,12 +14,14 @@ from narrun_async.models.calls import (
     Outcome,
     Prices,
     RawReply,
+    Serving,
     Usage,
     Verdict,
     WorkItem,
     WriterMessage,
 )
 from narrun_async.models.experiments import (
+    CanaryCounts,
     Cohort,
     Experiment,
     ExperimentStatus,
@@ -40,6 +42,7 @@ from narrun_async.models.verification import InvariantFinding
 __all__ = [
     "NO_USAGE",
     "Attempt",
+    "CanaryCounts",
     "Cohort",
     "DataSource",
     "Detection",
@@ -66,6 +69,7 @@ __all__ = [
     "RunRecord",
     "RunStart",
     "Selection",
+    "Serving",
     "SourceNarrative",
     "SourceSummary",
     "Usage",

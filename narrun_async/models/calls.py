@@ -25,6 +25,8 @@ class WorkItem:
     manual_flag: int | None
     #: an error row of this narrative exists and is to be replaced
     replaces_error: bool = False
+    #: asked again although its result stands, to see whether the endpoint still answers alike
+    is_canary: bool = False
 
 
 class ErrorCategory(StrEnum):
@@ -100,6 +102,20 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Who says it answered. Two of them within an experiment are two instruments; None where nothing was said."""
+
+    model: str | None
+    system_fingerprint: str | None
+    #: the HTTP header `Server`
+    server: str | None = None
+
+    def __str__(self) -> str:
+        extra = [part for part in (self.system_fingerprint, self.server) if part]
+        return f"{self.model or 'unnamed model'}" + (f" ({', '.join(extra)})" if extra else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
     """A usable answer."""
 
@@ -160,9 +176,11 @@ class Outcome:
     #: the deciding call; None when no call was made (the source text changed)
     attempt: Attempt | None
     envelope: Envelope = field(default_factory=Envelope)
+    #: the HTTP header `Server` of the answer
+    server: str | None = None
     #: the answer's body or content as it came, at most 64 KiB of it
     raw_response: str | None = field(repr=False, default=None)
 
 
-# What travels from the dispatcher to the writer: a row to store, or a call that decided nothing.
-WriterMessage = Outcome | Attempt
+# What travels from the dispatcher to the writer: a row, a call that decided nothing, or who answers now.
+WriterMessage = Outcome | Attempt | Serving

@@ -172,3 +172,14 @@ class ResultCounts:
     @property
     def n_missing(self) -> int:
         return self.n_total - self.n_success - self.n_errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryCounts:
+    """Narratives that were asked again in mid-run, and what became of their answers."""
+
+    n_asked: int = 0
+    #: gave a usable answer, which can be compared with the stored result
+    n_answered: int = 0
+    #: said the opposite of the stored result
+    n_flipped: int = 0

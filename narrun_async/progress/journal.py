@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from narrun_async.logs import ERROR_LOG, PERFORMANCE_LOG
-from narrun_async.models import Failure, Outcome, WriterMessage
+from narrun_async.models import Attempt, Failure, Outcome, WriterMessage
 from narrun_async.progress.display import render_line
 from narrun_async.progress.tally import Progress
 
@@ -31,7 +31,7 @@ def log_failures(messages: Sequence[WriterMessage]) -> None:
     The sentences are those of the rows: without narrative text, prompt or answer.
     """
     for message in messages:
-        if not isinstance(message, Outcome):
+        if isinstance(message, Attempt):
             if message.error_category is not None:
                 ERROR_LOG.warning(
                     "narrative %d: call failed, %s: %s%s",
@@ -40,10 +40,11 @@ def log_failures(messages: Sequence[WriterMessage]) -> None:
                     message.error_message,
                     "" if message.charged else " (not charged)",
                 )
-        elif isinstance(message.verdict, Failure):
+        elif isinstance(message, Outcome) and isinstance(message.verdict, Failure):
             ERROR_LOG.error(
-                "narrative %d: error row, %s: %s",
+                "narrative %d: %s, %s: %s",
                 message.item.narrative_id,
+                "canary without an answer" if message.item.is_canary else "error row",
                 message.verdict.category.value,
                 message.verdict.message,
             )

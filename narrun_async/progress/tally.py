@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from narrun_async.clock import local_text, utc_now
-from narrun_async.models import Failure, Outcome, ProgressMark, WriterMessage
+from narrun_async.logs import RUN_LOG
+from narrun_async.models import Failure, Outcome, ProgressMark, Serving, WriterMessage
 
 #: the rate is that of the last so many seconds of work
 RATE_WINDOW_S = 120.0
@@ -85,16 +86,27 @@ class Progress:
         self.recent_latencies_s: deque[float] = deque(maxlen=LATENCY_WINDOW_CALLS)
         #: calls on the wire; the caller counts it up and down
         self.in_flight = 0
+        #: what people should know while the run goes on, in one sentence
+        self.notice: str | None = None
+
+    def tell(self, notice: str) -> None:
+        """Something that people should know while the run goes on; the last such sentence is shown."""
+        RUN_LOG.warning("%s", notice)
+        self.notice = notice
 
     def record_saved(self, messages: Sequence[WriterMessage]) -> None:
         """A batch is on disk."""
         for message in messages:
+            if isinstance(message, Serving):
+                continue
             attempt = message.attempt if isinstance(message, Outcome) else message
             if attempt is not None:
                 self._prompt_tokens += attempt.usage.prompt_tokens or 0
                 self._completion_tokens += attempt.usage.completion_tokens or 0
             if not isinstance(message, Outcome):
                 self._n_failed_calls += 1
+                continue
+            if message.item.is_canary:
                 continue
             self._n_saved += 1
             if attempt is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from narrun_async.metrics import ConfusionCounts, Metrics, compute_metrics
-from narrun_async.models import Experiment, ResultCounts
+from narrun_async.models import CanaryCounts, Experiment, ResultCounts, Serving
 from narrun_async.ports import ResultStore
 
 
@@ -24,6 +24,9 @@ class ExperimentSummary:
     #: of all calls, failed ones included
     prompt_tokens: int
     completion_tokens: int
+    #: who answered, oldest first
+    servings: Sequence[Serving] = ()
+    canaries: CanaryCounts = field(default_factory=CanaryCounts)
 
 
 async def load_summary(store: ResultStore, experiment: Experiment) -> ExperimentSummary:
@@ -41,4 +44,6 @@ async def load_summary(store: ResultStore, experiment: Experiment) -> Experiment
         errors=await store.count_errors(experiment_id),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
+        servings=await store.list_servings(experiment_id),
+        canaries=await store.count_canaries(experiment_id),
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from narrun_async.metrics import ConfusionCounts, Metrics
-from narrun_async.models import Experiment, ExperimentStatus, ResultCounts, RunRecord
+from narrun_async.models import CanaryCounts, Experiment, ExperimentStatus, ResultCounts, RunRecord, Serving
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.reporting.wording import aligned, categories_text, duration_text, percent_text
 
@@ -74,8 +74,20 @@ def summary_lines(summary: ExperimentSummary, *, simulated: bool) -> list[str]:
     rows.extend(_agreement_rows(confusion, metrics))
     tokens = summary.prompt_tokens + summary.completion_tokens
     rows.append(("tokens", f"{tokens:,} ({summary.prompt_tokens:,} prompt, {summary.completion_tokens:,} completion)"))
+    if len(summary.servings) > 1:
+        rows.append(("WARNING", f"{len(summary.servings)} models or servers answered; `narrun show` lists them"))
+    if summary.canaries.n_asked:
+        rows.append(("canaries", canary_text(summary.canaries)))
     lines = aligned(rows)
     return [*lines, SIMULATED_NOTICE] if simulated else lines
+
+
+def canary_text(canaries: CanaryCounts) -> str:
+    """How many of the narratives that were asked again were answered the other way."""
+    flipped = percent_text(canaries.n_flipped, canaries.n_answered) if canaries.n_answered else "none answered"
+    unanswered = canaries.n_asked - canaries.n_answered
+    failed = f", {unanswered:,} without a usable answer" if unanswered else ""
+    return f"{canaries.n_flipped:,} of {canaries.n_answered:,} answers flipped when asked again ({flipped}){failed}"
 
 
 def _agreement_rows(confusion: ConfusionCounts, metrics: Metrics) -> list[tuple[str, str]]:
@@ -119,7 +131,9 @@ def experiments_lines(lines: Sequence[ExperimentLine]) -> list[str]:
     return aligned([header, *rows], right=frozenset({3, 4, 5, 6}))
 
 
-def experiment_lines(experiment: Experiment, *, status: ExperimentStatus, runs: Sequence[RunRecord]) -> list[str]:
+def experiment_lines(
+    experiment: Experiment, *, status: ExperimentStatus, runs: Sequence[RunRecord], servings: Sequence[Serving] = ()
+) -> list[str]:
     """The settings of one experiment and the history of its runs; prompts by length and checksum only."""
     columns = experiment.columns
     cohort = experiment.cohort
@@ -134,6 +148,7 @@ def experiment_lines(experiment: Experiment, *, status: ExperimentStatus, runs: 
         text = columns.get(name)
         label = name.replace("_", " ")
         rows.append((label, _prompt_text(text) if isinstance(text, str) and text else "none"))
+    rows += [("answered by" if number == 0 else "", str(serving)) for number, serving in enumerate(servings)]
     return [*aligned(rows), "", *runs_lines(runs)]
 
 
@@ -188,6 +203,8 @@ def summary_json(summary: ExperimentSummary, *, simulated: bool) -> dict[str, ob
         "metrics": asdict(summary.metrics),
         "prompt_tokens": summary.prompt_tokens,
         "completion_tokens": summary.completion_tokens,
+        "answered_by": [asdict(serving) for serving in summary.servings],
+        "canaries": asdict(summary.canaries),
         "simulated": simulated,
     }
 

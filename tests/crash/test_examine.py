@@ -39,7 +39,7 @@ def test_verify_finds_nothing_beside_a_run_however_often_it_looks(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "40", "--fault", "http_500=0.1", "--fault", "malformed=0.05")
-    config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(400))
+    config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(800))
 
     looks = 0
     with workplace.start("run", config, "--concurrency", "8") as run:

@@ -270,7 +270,8 @@ def test_a_placeholder_in_the_system_prompt_is_noticed() -> None:
 
 
 def test_repr_shows_no_prompt() -> None:
-    assert "canary" not in repr(parsed(COMPLETE))
+    assert "canary:" not in repr(parsed(COMPLETE))
+    assert "system canary" not in repr(parsed(COMPLETE))
 
 
 # --- environment and flags -------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from narrun_async.retrying import CallFailure, FailureClass, timeout_failure
 from narrun_async.stores import DatabaseLock, open_sqlite_writer
 from narrun_async.stores.mounts import file_system_of, is_network_type
 from narrun_async.stores.sqlite.condition import DatabaseCondition, examine_database
+from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION
 
 MOUNTS = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -116,7 +117,7 @@ async def test_a_real_database_is_examined_without_a_change(tmp_path: Path) -> N
     table = f"27 1 254:0 / / rw - ext4 /dev/root rw\n90 27 0:50 / {tmp_path} rw - nfs server:/export rw\n"
     found = await examine_database(path, mount_table=table)
 
-    assert (found.exists, found.problem, found.damage, found.schema_version) == (True, None, (), 1)
+    assert (found.exists, found.problem, found.damage, found.schema_version) == (True, None, (), SCHEMA_VERSION)
     assert (found.open_files, found.is_writable, found.holder) == ({}, True, None)
     assert (found.file_system, found.is_on_network) == ("nfs", True)
     assert found.free_bytes

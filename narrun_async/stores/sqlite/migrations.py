@@ -166,6 +166,36 @@ ATTEMPTS = {
     "completion_tokens": "INTEGER",
 }
 
+# Who has answered for an experiment, in the order in which they were met; an empty text where nothing was said.
+SERVINGS = {
+    "serving_id": "INTEGER PRIMARY KEY",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "model": "TEXT NOT NULL",
+    "system_fingerprint": "TEXT NOT NULL",
+    "server": "TEXT NOT NULL",
+    "run_id": "INTEGER REFERENCES runs(run_id)",
+    "first_seen_at": "TEXT",
+}
+
+# Narratives that were asked again although their results stand; times are UTC.
+CANARY_ANSWERS = {
+    "canary_id": "INTEGER PRIMARY KEY",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "run_id": "INTEGER NOT NULL REFERENCES runs(run_id)",
+    "narrative_id": "INTEGER NOT NULL",
+    "asked_at": "TEXT",
+    "duration_s": "REAL",
+    "detected": "INTEGER",
+    "confidence": "REAL",
+    "error_category": "TEXT",
+    "error_message": "TEXT",
+    "response_model": "TEXT",
+    "system_fingerprint": "TEXT",
+    "prompt_tokens": "INTEGER",
+    "completion_tokens": "INTEGER",
+}
+
+#: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
     "experiments": EXPERIMENTS,
@@ -235,8 +265,25 @@ def _text_sha256(text: str | None) -> str | None:
     return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Path) -> None:
+    for table, columns in {"servings": SERVINGS, "canary_answers": CANARY_ANSWERS}.items():
+        body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
+        await connection.execute(f"CREATE TABLE {table} ({body})")
+    await connection.execute(
+        "CREATE UNIQUE INDEX servings_key ON servings(experiment_id, model, system_fingerprint, server)"
+    )
+    await connection.execute("CREATE INDEX canary_answers_experiment ON canary_answers(experiment_id)")
+    await connection.execute(
+        "INSERT INTO servings (experiment_id, model, system_fingerprint, server, run_id, first_seen_at)"
+        " SELECT experiment_id, COALESCE(response_model, ''), COALESCE(system_fingerprint, ''), '', MIN(run_id),"
+        "        MIN(last_attempt_at)"
+        " FROM narrative_results WHERE response_model IS NOT NULL OR system_fingerprint IS NOT NULL"
+        " GROUP BY 1, 2, 3 ORDER BY MIN(result_id)"
+    )
+
+
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt,)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -9,7 +9,7 @@ import json
 from datetime import datetime, timedelta
 
 from narrun_async.clock import local_text, utc_now, utc_text
-from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId, Failure, Outcome, RunId
+from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId, Failure, Outcome, RunId, Serving
 
 #: the four `is_…` columns where there is nothing to compare: unlabelled, or an error
 _UNJUDGED = (None, None, None, None)
@@ -68,6 +68,34 @@ def result_row(experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> 
         run_id,
         item.narrative_id,
     ), is_error
+
+
+def canary_row(experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> tuple[object, ...]:
+    """Parameters of `INSERT_CANARY_ANSWER`."""
+    verdict, attempt, envelope = outcome.verdict, outcome.attempt, outcome.envelope
+    answer: tuple[object, ...] = (
+        (int(verdict.detected), verdict.confidence, None, None)
+        if isinstance(verdict, Detection)
+        else (None, None, verdict.category, verdict.message)
+    )
+    return (
+        experiment_id,
+        run_id,
+        outcome.item.narrative_id,
+        utc_text(attempt.started_at) if attempt else None,
+        round(attempt.duration_s, 6) if attempt else None,
+        *answer,
+        envelope.model,
+        envelope.system_fingerprint,
+        envelope.usage.prompt_tokens,
+        envelope.usage.completion_tokens,
+    )
+
+
+def serving_row(experiment_id: ExperimentId, run_id: RunId, serving: Serving) -> tuple[object, ...]:
+    """Parameters of `INSERT_SERVING`."""
+    said = (serving.model or "", serving.system_fingerprint or "", serving.server or "")
+    return (experiment_id, run_id, *said, utc_text(utc_now()))
 
 
 def _answer_columns(outcome: Outcome) -> tuple[object, ...]:

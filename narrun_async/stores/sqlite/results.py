@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     Attempt,
+    CanaryCounts,
     Experiment,
     ExperimentId,
     NarrativeId,
@@ -18,13 +20,14 @@ from narrun_async.models import (
     ResultCounts,
     RunId,
     Selection,
+    Serving,
     WorkItem,
     WriterMessage,
 )
 from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
-from narrun_async.stores.sqlite.result_rows import attempt_row, result_row
+from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
 
 _PAGES = {
     Selection.MISSING: statements.PAGE_MISSING,
@@ -64,6 +67,18 @@ class ResultsPart(Database):
         ranks = {row[0]: rank for rank, row in enumerate(between, after.row_num + 1)}
         return [_work_item(row, ranks[row["narrative_id"]]) for row in rows]
 
+    async def load_canaries(self, experiment: Experiment, *, limit: int) -> Sequence[WorkItem]:
+        cohort = experiment.cohort
+        parameters = {
+            "experiment_id": experiment.experiment_id,
+            "data_checksum": cohort.data_checksum,
+            "last_narrative_id": cohort.last_narrative_id,
+            "after": 0,
+            "limit": limit,
+        }
+        rows = await self.fetch_all(statements.LOAD_CANARIES, parameters)
+        return [replace(_work_item(row, 0), is_canary=True) for row in rows]
+
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
         counts = await self.count_results(experiment)
         match selection:
@@ -80,8 +95,16 @@ class ResultsPart(Database):
         self, experiment_id: ExperimentId, run_id: RunId, messages: Sequence[WriterMessage], mark: ProgressMark
     ) -> None:
         attempts: list[tuple[object, ...]] = []
+        servings: list[tuple[object, ...]] = []
+        canaries: list[tuple[object, ...]] = []
         rows: dict[tuple[bool, bool], list[tuple[object, ...]]] = {}
         for message in messages:
+            if isinstance(message, Serving):
+                servings.append(serving_row(experiment_id, run_id, message))
+                continue
+            if isinstance(message, Outcome) and message.item.is_canary:
+                canaries.append(canary_row(experiment_id, run_id, message))
+                continue
             attempt = message if isinstance(message, Attempt) else message.attempt
             if attempt is not None:
                 attempts.append(attempt_row(experiment_id, run_id, attempt))
@@ -90,6 +113,10 @@ class ResultsPart(Database):
                 rows.setdefault((message.item.replaces_error, is_error), []).append(row)
         with self.wrap_errors():
             async with transaction(self.writer):
+                if servings:
+                    await self.writer.executemany(statements.INSERT_SERVING, servings)
+                if canaries:
+                    await self.writer.executemany(statements.INSERT_CANARY_ANSWER, canaries)
                 await self.writer.executemany(statements.INSERT_ATTEMPT, attempts)
                 await self._write_rows(experiment_id, run_id, rows, mark)
                 self.require_in_place()
@@ -150,6 +177,14 @@ class ResultsPart(Database):
     async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
         row = await self.fetch_exactly_one(statements.SUM_TOKENS, {"experiment_id": experiment_id})
         return row["prompt_tokens"], row["completion_tokens"]
+
+    async def list_servings(self, experiment_id: ExperimentId) -> Sequence[Serving]:
+        rows = await self.fetch_all(statements.LIST_SERVINGS, {"experiment_id": experiment_id})
+        return [Serving(**{name: row[name] or None for name in row.keys()}) for row in rows]  # noqa: SIM118 - sqlite3.Row
+
+    async def count_canaries(self, experiment_id: ExperimentId) -> CanaryCounts:
+        row = await self.fetch_exactly_one(statements.COUNT_CANARIES, {"experiment_id": experiment_id})
+        return CanaryCounts(n_asked=row["n_asked"], n_answered=row["n_answered"], n_flipped=row["n_flipped"])
 
     async def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
         with self.wrap_errors():

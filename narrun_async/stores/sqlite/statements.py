@@ -173,6 +173,15 @@ SELECT narrative_id FROM source_narratives
 WHERE data_checksum = :data_checksum AND narrative_id > :after AND narrative_id <= :until ORDER BY narrative_id
 """
 
+#: the first narratives of the cohort that have a success
+LOAD_CANARIES = f"""
+SELECT {_ITEM_COLUMNS}, 0 AS replaces_error FROM source_narratives AS s
+CROSS JOIN narrative_results AS r
+    ON r.experiment_id = :experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+WHERE {_IN_COHORT} AND r.error_occurred = 0
+ORDER BY s.narrative_id LIMIT :limit
+"""
+
 COUNT_RESULTS = """
 SELECT COUNT(*) AS n_rows, COALESCE(SUM(error_occurred = 1), 0) AS n_errors
 FROM narrative_results WHERE experiment_id = :experiment_id
@@ -184,6 +193,19 @@ INSERT_ATTEMPT = """
 INSERT INTO attempts (experiment_id, run_id, narrative_id, started_at, duration_s, error_category, error_message,
                       http_status, charged, prompt_tokens, completion_tokens)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+INSERT_SERVING = """
+INSERT INTO servings (experiment_id, run_id, model, system_fingerprint, server, first_seen_at)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (experiment_id, model, system_fingerprint, server) DO NOTHING
+"""
+
+INSERT_CANARY_ANSWER = """
+INSERT INTO canary_answers (experiment_id, run_id, narrative_id, asked_at, duration_s, detected, confidence,
+                            error_category, error_message, response_model, system_fingerprint, prompt_tokens,
+                            completion_tokens)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 #: parameters of INSERT_RESULT in order; narrative_id only looks up the failed calls in the ledger
@@ -292,7 +314,23 @@ GROUP BY 1 ORDER BY 2 DESC, 1
 
 SUM_TOKENS = """
 SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, COALESCE(SUM(completion_tokens), 0) AS completion_tokens
-FROM attempts WHERE experiment_id = :experiment_id
+FROM (SELECT prompt_tokens, completion_tokens FROM attempts WHERE experiment_id = :experiment_id
+      UNION ALL
+      SELECT prompt_tokens, completion_tokens FROM canary_answers WHERE experiment_id = :experiment_id)
+"""
+
+LIST_SERVINGS = """
+SELECT model, system_fingerprint, server FROM servings WHERE experiment_id = :experiment_id ORDER BY serving_id
+"""
+
+COUNT_CANARIES = """
+SELECT COUNT(*) AS n_asked, COUNT(c.detected) AS n_answered,
+       COALESCE(SUM(c.detected <> r.detected), 0) AS n_flipped
+FROM canary_answers AS c
+CROSS JOIN source_narratives AS s ON s.narrative_id = c.narrative_id
+LEFT JOIN narrative_results AS r
+    ON r.experiment_id = c.experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+WHERE c.experiment_id = :experiment_id
 """
 
 ITER_RESULTS = "SELECT * FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id"
