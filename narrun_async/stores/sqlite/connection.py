@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -89,6 +89,30 @@ async def transaction(connection: aiosqlite.Connection) -> AsyncIterator[None]:
             if connection.in_transaction:
                 await connection.execute("ROLLBACK")
             raise
+
+
+async def transact(connection: aiosqlite.Connection, write: Callable[[sqlite3.Connection], None]) -> None:
+    """`transaction`, for statements that are known beforehand: all of them in one turn of the connection's thread.
+
+    Seven turns took a batch of five rows 580 to 690 µs of CPU, one takes 460 to 490 (64 rows: within the noise).
+
+    :param write: called in that thread, between BEGIN IMMEDIATE and COMMIT; whatever it raises rolls back
+    """
+    with anyio.CancelScope(shield=True):
+        # aiosqlite has no public name for what each of its methods is made of: a call queued for its thread. A release
+        # without it fails at the first batch, before a row is stored, and in the contract suite.
+        await connection._execute(_transact, connection._conn, write)  # type: ignore[no-untyped-call]
+
+
+def _transact(connection: sqlite3.Connection, write: Callable[[sqlite3.Connection], None]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        write(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextmanager

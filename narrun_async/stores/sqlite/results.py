@@ -25,7 +25,7 @@ from narrun_async.models import (
     WriterMessage,
 )
 from narrun_async.stores.sqlite import statements
-from narrun_async.stores.sqlite.connection import transaction
+from narrun_async.stores.sqlite.connection import transact
 from narrun_async.stores.sqlite.database import Database
 from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
 
@@ -111,46 +111,16 @@ class ResultsPart(Database):
             if isinstance(message, Outcome):
                 row, is_error = result_row(experiment_id, run_id, message)
                 rows.setdefault((message.item.replaces_error, is_error), []).append(row)
-        with self.wrap_errors():
-            async with transaction(self.writer):
-                if servings:
-                    await self.writer.executemany(statements.INSERT_SERVING, servings)
-                if canaries:
-                    await self.writer.executemany(statements.INSERT_CANARY_ANSWER, canaries)
-                await self.writer.executemany(statements.INSERT_ATTEMPT, attempts)
-                await self._write_rows(experiment_id, run_id, rows, mark)
-                self.require_in_place()
 
-    async def _write_rows(
-        self,
-        experiment_id: ExperimentId,
-        run_id: RunId,
-        rows: Mapping[tuple[bool, bool], Sequence[tuple[object, ...]]],
-        mark: ProgressMark,
-    ) -> None:
-        new_rows = new_errors = saved = 0
-        for (replaces_error, is_error), group in rows.items():
-            statement = statements.REPLACE_ERROR if replaces_error else statements.INSERT_RESULT
-            changed = (await self.writer.executemany(statement, group)).rowcount
-            saved += changed
-            if replaces_error:
-                new_errors -= 0 if is_error else changed
-            else:
-                new_rows += changed
-                new_errors += changed if is_error else 0
-        counted = {
-            "experiment_id": experiment_id,
-            "run_id": run_id,
-            "new_rows": new_rows,
-            "new_errors": new_errors,
-            "saved": saved,
-            "now_local": local_now(),
-            "now_utc": utc_text(utc_now()),
-            "runtime_s": mark.runtime_s,
-            "estimated_completion_time": mark.estimated_completion_time,
-        }
-        await self.writer.execute(statements.COUNT_UP_EXPERIMENT, counted)
-        await self.writer.execute(statements.COUNT_UP_RUN, counted)
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(statements.INSERT_SERVING, servings)
+            connection.executemany(statements.INSERT_CANARY_ANSWER, canaries)
+            connection.executemany(statements.INSERT_ATTEMPT, attempts)
+            _write_rows(connection, experiment_id, run_id, rows, mark)
+            self.require_in_place()
+
+        with self.wrap_errors():
+            await transact(self.writer, write)
 
     # --- counting and reading ---
 
@@ -192,6 +162,38 @@ class ResultsPart(Database):
                 while chunk := await cursor.fetchmany(EXPORT_CHUNK_ROWS):
                     for row in chunk:
                         yield dict(row)
+
+
+def _write_rows(
+    connection: sqlite3.Connection,
+    experiment_id: ExperimentId,
+    run_id: RunId,
+    rows: Mapping[tuple[bool, bool], Sequence[tuple[object, ...]]],
+    mark: ProgressMark,
+) -> None:
+    new_rows = new_errors = saved = 0
+    for (replaces_error, is_error), group in rows.items():
+        statement = statements.REPLACE_ERROR if replaces_error else statements.INSERT_RESULT
+        changed = connection.executemany(statement, group).rowcount
+        saved += changed
+        if replaces_error:
+            new_errors -= 0 if is_error else changed
+        else:
+            new_rows += changed
+            new_errors += changed if is_error else 0
+    counted = {
+        "experiment_id": experiment_id,
+        "run_id": run_id,
+        "new_rows": new_rows,
+        "new_errors": new_errors,
+        "saved": saved,
+        "now_local": local_now(),
+        "now_utc": utc_text(utc_now()),
+        "runtime_s": mark.runtime_s,
+        "estimated_completion_time": mark.estimated_completion_time,
+    }
+    connection.execute(statements.COUNT_UP_EXPERIMENT, counted)
+    connection.execute(statements.COUNT_UP_RUN, counted)
 
 
 def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
