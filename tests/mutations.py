@@ -1,0 +1,230 @@
+"""Owns the proof that the suite can fail: breaks the program in one place at a time and expects tests to go red.
+
+`python tests/mutations.py` (`make mutations`) works on copies of the checkout. Each copy gets one mutation, and the
+tests that are named beside it run there; the same tests must pass on an unchanged copy, or their failing would show
+nothing. Exit 1 if a mutation survives. The table is written to `docs/mutations.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TABLE = REPOSITORY / "docs" / "mutations.md"
+LONGEST_S = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One defect, and the tests that must notice it."""
+
+    name: str
+    file: str
+    #: stands exactly once in the file
+    old: str
+    new: str
+    #: arguments of pytest: files, ids, `-k` expressions
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    mutation: Mutation
+    #: the mutated program made a test fail, and the unchanged one passes them all
+    is_caught: bool
+    #: the last line of pytest
+    verdict: str
+
+
+STORE_SUITE = "tests/contract/test_store_contract.py"
+
+MUTATIONS = (
+    Mutation(
+        name="ON CONFLICT dropped from the insert of a result",
+        file="narrun_async/stores/sqlite/statements.py",
+        old='f"{_insert_result()} ON CONFLICT (experiment_id, incident_id, narrative_type) DO NOTHING"',
+        new="_insert_result()",
+        tests=(STORE_SUITE, "-k", "writing_a_batch_again"),
+    ),
+    Mutation(
+        name="INSERT OR REPLACE instead of INSERT",
+        file="narrun_async/stores/sqlite/statements.py",
+        old='f"{_insert_result()} ON CONFLICT (experiment_id, incident_id, narrative_type) DO NOTHING"',
+        new='_insert_result().replace("INSERT INTO", "INSERT OR REPLACE INTO")',
+        tests=(STORE_SUITE, "-k", "never_overwritten or batch_again or not_touched"),
+    ),
+    Mutation(
+        name="buffer cleared before COMMIT",
+        file="narrun_async/writer.py",
+        old="        await self._store.write_batch(self._experiment_id, self._run_id, batch, self._progress.mark())\n",
+        new="        batch, cleared = list(batch), batch\n        cleared.clear()\n"
+        "        await self._store.write_batch(self._experiment_id, self._run_id, batch, self._progress.mark())\n",
+        tests=("tests/integration/test_runner_storage.py", "-k", "freed_in_time or locks_for_a_while"),
+    ),
+    Mutation(
+        name="synchronous=OFF",
+        file="narrun_async/stores/sqlite/connection.py",
+        old="PRAGMA synchronous=FULL",
+        new="PRAGMA synchronous=OFF",
+        tests=("tests/crash/test_disk_power.py",),
+    ),
+    Mutation(
+        name="no lock for new runs",
+        file="narrun_async/stores/locking.py",
+        old="            self._lock.acquire(timeout=LOOK_ALLOWANCE_S, poll_interval=0.02)\n",
+        new='            if self._purpose != "run":\n'
+        "                self._lock.acquire(timeout=LOOK_ALLOWANCE_S, poll_interval=0.02)\n",
+        tests=("tests/crash/test_two_runs.py",),
+    ),
+    Mutation(
+        name="remaining set without the experiment",
+        file="narrun_async/stores/sqlite/statements.py",
+        old='''_JOIN_RESULTS = """
+LEFT JOIN narrative_results AS r
+    ON r.experiment_id = :experiment_id AND r.incident_id''',
+        new='''_JOIN_RESULTS = """
+LEFT JOIN narrative_results AS r
+    ON r.incident_id''',
+        tests=(STORE_SUITE, "-k", "selected_part_of_the_cohort"),
+    ),
+    Mutation(
+        name="total overwritten on resume",
+        file="narrun_async/finalizer.py",
+        old='        "n_narratives_processed": n_rows,\n',
+        new='        "n_narratives_processed": n_rows,\n        "n_narratives_total": n_rows,\n',
+        tests=("tests/crash/test_resume_semantics.py", "-k", "pilot or go_on_over_many_lives"),
+    ),
+    Mutation(
+        name="log files opened for writing, not appending",
+        file="narrun_async/logs.py",
+        old="os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC",
+        new="os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC",
+        tests=("tests/unit/test_logs.py",),
+    ),
+    Mutation(
+        name="no total deadline of an attempt",
+        file="narrun_async/caller.py",
+        old="        async with asyncio.timeout(deadline_s):\n            reply = await provider.complete(body)",
+        new="        async with asyncio.timeout(None):\n            reply = await provider.complete(body)",
+        tests=("tests/integration/test_runner_outcomes.py", "-k", "deadline or timeout"),
+    ),
+    Mutation(
+        name="breaker off",
+        file="narrun_async/limits/breaker.py",
+        old="        reached_endpoint = failure.failure_class is not FailureClass.UNREACHABLE\n",
+        new="        reached_endpoint = failure.failure_class is not FailureClass.UNREACHABLE\n"
+        "        if failure:\n            return True, False\n",
+        tests=("tests/integration/test_runner_outages.py", "-k", "goes_down_in_mid_run or poison"),
+    ),
+    Mutation(
+        name="egress guard off",
+        file="narrun_async/providers/egress.py",
+        old="        if not address_is_allowed(str(address[0]), allow_remote=allow_remote):\n",
+        new="        if False:\n",
+        tests=("tests/contract/test_provider_egress.py",),
+    ),
+    Mutation(
+        name="error guard off",
+        file="narrun_async/limits/error_guard.py",
+        old="        verdict = outcome.verdict\n        if isinstance(verdict, Detection):\n",
+        new="        verdict = outcome.verdict\n        if outcome:\n            return (outcome,)\n"
+        "        if isinstance(verdict, Detection):\n",
+        tests=("tests/unit/test_error_guard.py",),
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Break the program in one place at a time and expect tests to fail.")
+    parser.add_argument("--only", metavar="WORD", help="mutations whose name holds this word; writes no table")
+    chosen = parser.parse_args(arguments)
+    mutations = [one for one in MUTATIONS if chosen.only is None or chosen.only in one.name]
+    outcomes = []
+    for mutation in mutations:
+        outcome = try_mutation(mutation)
+        outcomes.append(outcome)
+        print(f"{'caught' if outcome.is_caught else 'SURVIVED':8}  {mutation.name}: {outcome.verdict}", flush=True)
+    if chosen.only is None:
+        TABLE.write_text(draw_table(outcomes), encoding="utf-8")
+    return 0 if all(outcome.is_caught for outcome in outcomes) else 1
+
+
+def try_mutation(mutation: Mutation) -> Outcome:
+    """Run the named tests on an unchanged copy and on a mutated one."""
+    with tempfile.TemporaryDirectory(prefix="narrun-mutation-") as directory:
+        copy = Path(directory) / "checkout"
+        copy_checkout(copy)
+        code, verdict = run_tests(copy, mutation.tests)
+        if code != 0:
+            return Outcome(
+                mutation=mutation,
+                is_caught=False,
+                verdict=f"red without it: {verdict}",
+                seconds=time.monotonic() - began,
+            )
+        apply_mutation(copy, mutation)
+        code, verdict = run_tests(copy, mutation.tests)
+    return Outcome(mutation=mutation, is_caught=code == 1, verdict=verdict)
+
+
+def apply_mutation(copy: Path, mutation: Mutation) -> None:
+    path = copy / mutation.file
+    source = path.read_text(encoding="utf-8")
+    assert source.count(mutation.old) == 1, f"{mutation.name}: its text stands {source.count(mutation.old)} times"
+    path.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+
+
+def copy_checkout(target: Path) -> None:
+    """Every file that git knows or would add, as it is now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, target / name)
+
+
+def run_tests(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit status (1: tests failed) and its last line."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"hung for {LONGEST_S} s"
+    last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
+    return done.returncode, re.sub(r" in [\d.]+s.*", "", last).strip("= ")
+
+
+def draw_table(outcomes: Sequence[Outcome]) -> str:
+    lines = [
+        "# Can the suite fail?",
+        "",
+        "Written by `make mutations`: each line is one defect put into a copy of the program, and what the tests beside",
+        "it said. They pass without it.",
+        "",
+        "| defect | in | caught | by | pytest |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.mutation.name} | `{one.mutation.file}` | {'yes' if one.is_caught else '**no**'}"
+        f" | `{' '.join(one.mutation.tests)}` | {one.verdict} |"
+        for one in outcomes
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
