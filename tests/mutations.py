@@ -169,7 +169,6 @@ def try_mutation(mutation: Mutation) -> Outcome:
                 mutation=mutation,
                 is_caught=False,
                 verdict=f"red without it: {verdict}",
-                seconds=time.monotonic() - began,
             )
         apply_mutation(copy, mutation)
         code, verdict = run_tests(copy, mutation.tests)
@@ -212,8 +211,8 @@ def draw_table(outcomes: Sequence[Outcome]) -> str:
     lines = [
         "# Can the suite fail?",
         "",
-        "Written by `make mutations`: each line is one defect put into a copy of the program, and what the tests beside",
-        "it said. They pass without it.",
+        "Written by `make mutations`: each line is one defect put into a copy of the program, and what the tests",
+        "beside it said. They pass without it.",
         "",
         "| defect | in | caught | by | pytest |",
         "|---|---|---|---|---|",
