@@ -80,7 +80,7 @@ def cost() -> None:
     for label, refuse in (("free", False), ("paced", True)):
         auto = AutoConcurrency(now=0.0, maximum=64)
         if refuse:
-            auto.on_overload(0.01, call_started=0.005, retry_after_s=1.0)
+            auto.on_overload(0.01, call_started=0.005)
         started = time.process_time()
         for index in range(calls):
             now = 1.0 + index * 0.01

@@ -164,10 +164,10 @@ class AutoConcurrency:
         self._hold_anew(now)
         return self._record(now, before, self.pace_per_s, ChangeReason.TIMEOUTS)
 
-    def on_overload(self, now: float, *, call_started: float, retry_after_s: float | None) -> Change | None:
+    def on_overload(self, now: float, *, call_started: float) -> Change | None:
         """A call was refused for being one too many (429, 503, 529). One wave counts once."""
         pace_before = self._learner.rate_per_s
-        is_news = self._learner.on_refused(now, call_started, retry_after_s, self._in_flight)
+        is_news = self._learner.on_refused(now, call_started, self._in_flight)
         # The level stays, for it is the pace that matters now. Where it does not, a climb goes on from here.
         if self._phase in (Phase.CLIMB, Phase.REFINE):
             self._climb_anew(now)

@@ -2,10 +2,11 @@
 
 The probe is the judge, and it is never a narrative. A failure is charged to its narrative when few failures came in a
 row, or when the endpoint answers a probe right after it. Otherwise the breaker is open: nothing is sent but probes,
-one at a time and ever further apart, and whoever failed meanwhile gets its attempt back. Afterwards those that failed
-while in flight go first, one, then two, then four at a time. If the endpoint goes down again before they are through,
-one of them may be the reason: from then on they go one by one, and a failure of one that was alone is charged whatever
-the probe says, so a narrative that takes the endpoint down with it cannot keep the breaker open.
+one at a time and ever further apart, and whoever failed meanwhile gets its attempt back. Afterwards all go again, a
+little apart, and those that failed while in flight go first. If the endpoint goes down again before they are through,
+one of them may be the reason: they go one, then two, then four at a time, and if it goes down once more, one by one. A
+failure of one that was alone is charged whatever the probe says, so a narrative that takes the endpoint down with it
+cannot keep the breaker open.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from narrun_async.retrying import CallFailure, FailureClass
 
 #: transient failures in a row, without a success, that open the breaker
 FAILURES_IN_A_ROW = 5
+#: successes at the start of a run after which the window opens fully: they show that the setting is right. By
+#: reckoning, one doubling for each takes an answer time more at 512 in flight
+SUCCESSES_TO_OPEN = 4
+#: falls within one recovery after which suspects go one by one
+FALLS_TO_ONE_BY_ONE = 2
 #: the pause between two probes starts here, doubles, and is jittered by half
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -46,6 +52,7 @@ class CircuitBreaker:
     :param slots: narrowed to one call at a time when the breaker opens
     :param sleep: seconds; may raise `RunStopping`
     :param on_change: told when the breaker opens (True) and closes
+    :param on_opening: told when the window opens fully, at the start of a run (True) and after an outage
     """
 
     def __init__(
@@ -57,8 +64,10 @@ class CircuitBreaker:
         sleep: Callable[[float], Awaitable[None]],
         rng: random.Random,
         on_change: Callable[[bool], None] = lambda is_open: None,
+        on_opening: Callable[[bool], None] = lambda is_start: None,
     ) -> None:
         self._on_change = on_change
+        self._on_opening = on_opening
         self._probe = probe
         self._slots = slots
         self._patience = patience
@@ -67,8 +76,10 @@ class CircuitBreaker:
         self._episode: _Episode | None = None
         self._failures_in_a_row = 0
         self._recovering = False
-        #: the endpoint went down again in recovery: one of the suspects may be the reason
-        self._one_by_one = False
+        #: how often the endpoint went down again in recovery: one of the suspects may be the reason
+        self._falls = 0
+        #: at the start of a run
+        self._successes = 0
         #: items that failed in flight during an episode and have not been tried since
         self._suspects = 0
 
@@ -78,10 +89,18 @@ class CircuitBreaker:
 
     def record_success(self) -> None:
         self._failures_in_a_row = 0
-        if self._slots.is_narrowed and not (self._one_by_one and self._suspects):
-            self._slots.widen()
+        if self._slots.is_narrowed and not (self._falls >= FALLS_TO_ONE_BY_ONE and self._suspects):
+            self._widen()
         if self._recovering and not self._slots.is_narrowed and not self._suspects:
-            self._recovering = self._one_by_one = False
+            self._recovering, self._falls = False, 0
+
+    def _widen(self) -> None:
+        self._successes += 1
+        if self._recovering or self._successes < SUCCESSES_TO_OPEN:
+            self._slots.widen()
+        else:
+            self._on_opening(True)
+            self._slots.open()
 
     def record_refusal(self) -> None:
         """The endpoint answered that it will not take a request: it is well, but nothing shows that calls succeed."""
@@ -112,6 +131,8 @@ class CircuitBreaker:
             self._failures_in_a_row += 1
             if self._failures_in_a_row < FAILURES_IN_A_ROW and not self._recovering:
                 return True, False
+        # While the window is open, others may have joined a call that began alone.
+        was_alone = was_alone and self._slots.window == 1
         alone_in_recovery = reached_endpoint and self._recovering and was_alone and self._episode is None
         well_at_once = await self._sit_out(failure)
         if reached_endpoint:
@@ -150,7 +171,11 @@ class CircuitBreaker:
             episode.stopped = True
             raise
         else:
-            self._one_by_one |= was_recovering and not well_at_once
+            self._falls += was_recovering and not well_at_once
+            if not was_recovering:
+                # The probe has shown that it is well: with one call at first, seven of ten seconds' work were done.
+                self._on_opening(False)
+                self._slots.open()
             return well_at_once
         finally:
             self._episode = None

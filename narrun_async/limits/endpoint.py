@@ -19,7 +19,7 @@ from narrun_async.limits.gate import OverloadGate
 from narrun_async.limits.pacing import PaceLearner
 from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import FIRST_WINDOW, Slots
-from narrun_async.limits.turns import SendTurns
+from narrun_async.limits.turns import OPENING_AFTER_OUTAGE_S, OPENING_S, SendTurns
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import ErrorCategory, Usage
 from narrun_async.retrying import CallFailure, FailureClass
@@ -79,7 +79,13 @@ class EndpointLimits:
         self.patience = Patience(settings.max_wait_s, clock=lambda: clock() - self._time_paused_s())
         self.gate = OverloadGate(self.patience, clock=clock, sleep=sleep, rng=rng)
         self.breaker = CircuitBreaker(
-            probe, self.slots, self.patience, sleep=sleep, rng=rng, on_change=self._on_breaker
+            probe,
+            self.slots,
+            self.patience,
+            sleep=sleep,
+            rng=rng,
+            on_change=self._on_breaker,
+            on_opening=self._on_opening,
         )
         self.budget = budget or Budget(BudgetLimits())
         self.retry_budget = RetryBudget()
@@ -258,13 +264,13 @@ class EndpointLimits:
     def _learn_refusal(self, failure: CallFailure, *, call_started: float, in_flight: int) -> None:
         now = self._clock()
         if self.auto is not None:
-            change = self.auto.on_overload(now, call_started=call_started, retry_after_s=failure.retry_after_s)
+            change = self.auto.on_overload(now, call_started=call_started)
             if change is not None:
                 self._apply(change)
             return
         # The first call of a burst began alone, and it was the burst that was refused.
         at_once = min(self.slots.window, max(in_flight, self.slots.held + 1))
-        if self._pace.on_refused(now, call_started, failure.retry_after_s, at_once):
+        if self._pace.on_refused(now, call_started, at_once):
             self.turns.set_pace(self._pace.rate_per_s)
             self._note(_pace_text(self._pace.rate_per_s), "overload")
 
@@ -275,6 +281,10 @@ class EndpointLimits:
             self.auto.on_recovered(self._clock())
         elif (change := self.auto.on_outage(self._clock())) is not None:
             self._apply(change)
+
+    def _on_opening(self, is_start: bool) -> None:
+        within_s = OPENING_S if is_start else OPENING_AFTER_OUTAGE_S
+        self.turns.open(self.slots.limit, within_s=within_s, now=self._clock())
 
     def _apply(self, change: Change) -> None:
         if change.limit != change.limit_before:

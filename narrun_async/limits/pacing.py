@@ -43,36 +43,48 @@ class Pacer:
         self.rate_per_s = rate_per_s
 
 
+class RateMeter:
+    """The rate of late, over the present or the previous span, whichever is higher: a start is no steady rate.
+
+    :param span_s: seconds
+    """
+
+    #: a shorter time than this is taken for this long, or a burst would pass for a rate
+    SHORTEST_S = 1.0
+
+    __slots__ = ("_before_per_s", "_count", "_since", "_span_s")
+
+    def __init__(self, span_s: float, *, now: float) -> None:
+        self._span_s = span_s
+        self._since = now
+        self._count = 0
+        self._before_per_s = 0.0
+
+    def add(self, now: float) -> None:
+        self._count += 1
+        if now - self._since > self._span_s:
+            self._before_per_s = self._count / (now - self._since)
+            self._count, self._since = 0, now
+
+    def rate_per_s(self, now: float) -> float:
+        return max(self._before_per_s, self._count / max(self.SHORTEST_S, now - self._since))
+
+
 class PaceLearner:
     """Finds the highest send rate that an endpoint accepts, with few refusals.
 
-    No pace until the first refusal. Then it grows fast up to a little below the lowest pace known to be refused, rests,
-    and tries to pass it at ever longer intervals. Evidence is counted at the times of sending, so neither long answers
-    nor a long `Retry-After` stand for clean time.
+    No pace until the first refusal. One wave of refusals does not tell a rate, so the pace becomes what the endpoint
+    had been taking. A second wave does: what was accepted from one to the next, waiting included, is what a quota
+    allows. From then on the pace grows fast up to a little below the lowest pace known to be refused, rests, and tries
+    to pass it at ever longer intervals. Evidence is counted at the times of sending, so neither long answers nor a long
+    `Retry-After` stand for clean time.
     """
 
     __slots__ = (
-        "_accepted",
-        "_ceiling",
-        "_cut_at",
-        "_cuts",
-        "_deaf_until",
-        "_gain",
-        "_good",
-        "_highest",
-        "_is_answered",
-        "_last_sent",
-        "_measured",
-        "_measured_before",
-        "_measuring_since",
-        "_measuring_since_before",
-        "_next_growth_s",
-        "_paced",
-        "_policy",
-        "_rest_s",
-        "_since",
-        "rate_per_s",
-    )
+        "_accepted", "_accepted_since_wave", "_ceiling", "_cut_at", "_cuts", "_deaf_until", "_gain", "_good",
+        "_highest", "_is_answered", "_last_sent", "_lowest", "_meter", "_next_growth_s", "_paced", "_policy", "_rest_s",
+        "_since", "_wave_at", "rate_per_s",
+    )  # fmt: skip
 
     def __init__(self, policy: AutoPolicy, *, now: float) -> None:
         self._policy = policy
@@ -96,18 +108,20 @@ class PaceLearner:
         self._next_growth_s = policy.recover_s
         self._gain = policy.recover_gain
         self._accepted = 0
-        # two halves of a sliding window, for the rate before the first refusal
-        self._measured = self._measured_before = 0
-        self._measuring_since = self._measuring_since_before = now
+        self._meter = RateMeter(policy.measure_s, now=now)
+        #: the first wave of refusals, while there was no second; and the calls accepted since
+        self._wave_at: float | None = None
+        self._accepted_since_wave = 0
+        #: the pace does not go below this while there was one wave only
+        self._lowest = 0.0
 
     def on_accepted(self, now: float, started: float) -> bool:
         """A call was answered. Returns whether the pace changed."""
         if self.rate_per_s is None:
-            self._measured += 1
-            if now - self._measuring_since > self._policy.longest_measure_s:
-                self._measured_before, self._measured = self._measured, 0
-                self._measuring_since_before, self._measuring_since = self._measuring_since, now
+            self._meter.add(now)
             return False
+        if self._wave_at is not None and started > self._wave_at:
+            self._accepted_since_wave += 1
         if started <= self._cut_at:
             return False
         self._is_answered = True
@@ -124,42 +138,65 @@ class PaceLearner:
             return False
         return self._grow()
 
-    def on_refused(self, now: float, call_started: float, retry_after_s: float | None, in_flight: int) -> bool:
+    def on_refused(self, now: float, call_started: float, in_flight: int) -> bool:
         """A call was refused. Returns whether the pace changed.
 
         Calls that were sent before the last cut belong to its wave. Refusals with no call accepted in between lower the
-        pace, but not the ceiling: a server that refuses everything (it loads its model) says nothing about a rate.
+        pace, by half at most where none has been learnt yet, but not the ceiling: a server that refuses everything (it
+        loads its model) says nothing about a rate.
 
         :param in_flight: how many calls the server was seen to take at once, for want of anything better
         """
-        policy = self._policy
         if call_started <= self._cut_at or now < self._deaf_until:
             return False
-        has_grown = False
         if self.rate_per_s is None:
-            rate = policy.first_cut * self._measure(now, retry_after_s, in_flight)
-        else:
-            has_grown = self._good is not None and self.rate_per_s > self._good
-            if self._is_answered:
-                if self.rate_per_s > self._ceiling * policy.ceiling_share:
-                    self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s)
-                self._ceiling = self.rate_per_s
-            rate = policy.later_cut * self._good if self._good else policy.repeated_cut * self.rate_per_s
-            rate = min(rate, self.rate_per_s)
+            self._wave_at, self._accepted_since_wave = now, 0
+            taken_per_s = max(self._meter.rate_per_s(now), in_flight / 2 / RateMeter.SHORTEST_S)
+            self._lowest = self._policy.unknown_least * taken_per_s
+            return self._cut(now, taken_per_s)
+        if self._wave_at is not None:
+            if self._accepted_since_wave:
+                return self._cut(now, self._rate_of_quota(now, self._wave_at, in_flight))
+            return self._cut(now, max(self._policy.repeated_cut * self.rate_per_s, self._lowest))
+        return self._cut_again(now, self.rate_per_s)
+
+    def _rate_of_quota(self, now: float, wave_at: float, in_flight: int) -> float:
+        """What was accepted from one wave of refusals to the next is what the endpoint allows in that time."""
+        allowed_per_s = (self._accepted_since_wave + in_flight / 2) / max(RateMeter.SHORTEST_S, now - wave_at)
+        self._wave_at = None
+        # The rule against refusals that no pace prevents looks at learnt paces only: this one fell for a reason.
+        self._paced = self._cuts = self._highest = 0.0
+        assert self.rate_per_s is not None
+        self._ceiling = self.rate_per_s
+        return min(self.rate_per_s, self._policy.first_cut * allowed_per_s)
+
+    def _cut_again(self, now: float, refused: float) -> bool:
+        """A pace that was learnt from refusals was refused."""
+        policy = self._policy
+        has_grown = self._good is not None and refused > self._good
+        if self._is_answered:
+            if refused > self._ceiling * policy.ceiling_share:
+                self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s)
+            self._ceiling = refused
+        rate = min(refused, policy.later_cut * self._good if self._good else policy.repeated_cut * refused)
         if not has_grown:
             # Any limit refuses a pace that has grown too far: the fall is counted from paces that had not just grown.
-            self._highest = max(self._highest, self.rate_per_s or 0.0)
+            self._highest = max(self._highest, refused)
         self._cuts += 1
         if self._is_unmoved(rate):
             self._forget(now)
             return True
-        self._gain = policy.recover_gain
-        self.rate_per_s = max(rate, 1.0 / policy.slowest_interval_s)
+        return self._cut(now, rate)
+
+    def _cut(self, now: float, rate_per_s: float) -> bool:
+        before = self.rate_per_s
+        self._gain = self._policy.recover_gain
+        self.rate_per_s = max(rate_per_s, 1.0 / self._policy.slowest_interval_s)
         self._cut_at = now
         self._is_answered = False
         self._good = None
         self._restart(now)
-        return True
+        return self.rate_per_s != before
 
     def _is_unmoved(self, rate: float) -> bool:
         """Many cuts among few calls, and refusals go on although the pace has come down a long way."""
@@ -174,16 +211,8 @@ class PaceLearner:
         self._paced = self._cuts = self._highest = 0.0
         self._deaf_until = now + self._policy.unmoved_rest_s
         self._ceiling, self._rest_s = math.inf, self._policy.rest_s
-        self._is_answered = True
-        self._measured = self._measured_before = 0
-        self._measuring_since = self._measuring_since_before = now
-
-    def _measure(self, now: float, retry_after_s: float | None, in_flight: int) -> float:
-        policy = self._policy
-        wait_s = min(retry_after_s or 0.0, policy.longest_wait_counted_s)
-        elapsed_s = max(policy.shortest_measure_s, now - self._measuring_since_before)
-        completions = self._measured + self._measured_before
-        return max(completions, in_flight / 2) / (elapsed_s + wait_s)
+        self._is_answered, self._wave_at = True, None
+        self._meter = RateMeter(self._policy.measure_s, now=now)
 
     def _grow(self) -> bool:
         """A clean time has passed at this pace; was it used, and may the pace grow?"""

@@ -15,8 +15,8 @@ FIRST_WINDOW = 4
 class Slots:
     """A resizable limiter with two lanes, `retry` before `new`, both held only through `async with`.
 
-    The window lies below the limit while the endpoint has yet to prove itself, at the start and after an outage; each
-    success doubles it. Waiters are served first come, first served within a lane.
+    The window lies below the limit while the endpoint has yet to prove itself: at the start, and after it went down
+    again while it was recovering. Waiters are served first come, first served within a lane.
     """
 
     def __init__(self, limit: int, *, window: int | None = None) -> None:
@@ -51,6 +51,11 @@ class Slots:
     def widen(self) -> None:
         """Twice as many calls at a time, up to the limit."""
         self.window = min(self.limit, self.window * 2)
+        self._grant()
+
+    def open(self) -> None:
+        """As many calls at a time as the limit allows."""
+        self.window = self.limit
         self._grant()
 
     @property

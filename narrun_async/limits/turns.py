@@ -16,6 +16,11 @@ ANSWERS_TO_LOOK_AT = 16
 #: bounds of the pace that a quota asks for: only answers tell that it has refilled, so some calls must be sent, and
 #: a reset that is all but zero asks for nothing
 SLOWEST_PER_S, FASTEST_PER_S = 0.1, 1000.0
+#: when the window opens fully, the calls that it lets in go within about this long, not as one burst of connections: at
+#: the start of a run, and after an outage, when the endpoint has just come back
+OPENING_S, OPENING_AFTER_OUTAGE_S = 0.1, 0.25
+#: … but not at a slower rate than this, for a few calls are no burst
+SLOWEST_OPENING_PER_S = 250.0
 
 
 class SendTurns:
@@ -33,10 +38,23 @@ class SendTurns:
         #: by the unit of the quota
         self._quota_pacers: dict[str, Pacer] = {}
         self._answers_to_look_at = ANSWERS_TO_LOOK_AT
+        self._opening: Pacer | None = None
+        self._opening_ends_at = 0.0
 
     @property
     def are_free(self) -> bool:
-        return self._pacer is None and self._requests is None and self._tokens is None and not self._quota_pacers
+        return (
+            self._pacer is None
+            and self._requests is None
+            and self._tokens is None
+            and not self._quota_pacers
+            and self._opening is None
+        )
+
+    def open(self, calls: int, *, within_s: float, now: float) -> None:
+        """So many calls may go at once from now on: spread them a little."""
+        self._opening = Pacer(max(SLOWEST_OPENING_PER_S, calls / within_s))
+        self._opening_ends_at = now + within_s
 
     def set_pace(self, rate_per_s: float | None) -> None:
         """The pace that refusals have taught; None: there were none."""
@@ -49,6 +67,8 @@ class SendTurns:
 
     def delay_s(self, request_bytes: int, *, now: float) -> float:
         """Seconds until the next call may go. It takes nothing: ask again after waiting."""
+        if self._opening is not None and now >= self._opening_ends_at:
+            self._opening = None
         delays = [pacer.delay_s(now) for pacer in self._pacers()]
         if self._requests is not None:
             delays.append(self._requests.delay_s(1.0, now=now))
@@ -104,4 +124,6 @@ class SendTurns:
     def _pacers(self) -> Iterator[Pacer]:
         if self._pacer is not None:
             yield self._pacer
+        if self._opening is not None:
+            yield self._opening
         yield from self._quota_pacers.values()

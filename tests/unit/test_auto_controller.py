@@ -16,6 +16,7 @@ from tests.unit.virtual_servers import (
     MACHINES,
     Bucket,
     Machine,
+    Wave,
     Window,
     Workload,
     World,
@@ -101,6 +102,29 @@ def test_uses_nine_tenths_of_the_permitted_rate_with_one_refusal_in_a_hundred(
     assert outcome.refused_share <= 0.01
 
 
+@pytest.mark.parametrize("retry_after_s", [3.0, None])
+@pytest.mark.parametrize("in_flight", [128, 512])
+def test_one_wave_of_refusals_does_not_stand_for_a_rate(in_flight: int, retry_after_s: float | None) -> None:
+    wave = Wave((20, 22), retry_after_s=retry_after_s)
+    world = World(Machine(slots=4096, speed=constant), Workload(sigma=0.0), seed=1, quota=wave, fixed=in_flight)
+    outcome = world.run(seconds=60)
+    back_at = min(at for at in outcome.finished_at if at > 22.5)
+    # A server that names no time is met too early and refuses once more, with nothing accepted in between.
+    share = 0.9 if retry_after_s else 0.7
+    assert outcome.rate_between(back_at, back_at + 10) >= share * in_flight
+    assert outcome.rate_between(back_at + 10, back_at + 20) >= 0.95 * in_flight
+
+
+def test_what_is_accepted_from_one_wave_to_the_next_is_the_rate_of_a_quota() -> None:
+    quota = Window(600, 60.0, fixed=True)
+    world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=quota, fixed=64)
+    world.run(seconds=55)
+    assert world.pace_per_s is not None
+    assert world.pace_per_s >= 32  # a burst and one refusal: what was taken is all that is known
+    world.run(seconds=125 - 55)
+    assert world.pace_per_s == pytest.approx(10, rel=0.15)
+
+
 def test_a_permitted_rate_that_rises_is_found() -> None:
     quota = Bucket(2, 2)
     world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=quota)
@@ -123,10 +147,10 @@ def test_a_permitted_rate_that_falls_is_found_without_many_refusals() -> None:
 def test_one_wave_of_refusals_counts_once() -> None:
     auto = AutoConcurrency(now=0.0)
     now = complete(auto, 0.0, 40)
-    assert auto.on_overload(now, call_started=now - 0.1, retry_after_s=1.0) is not None
+    assert auto.on_overload(now, call_started=now - 0.1) is not None
     pace = auto.pace_per_s
     for _ in range(20):
-        assert auto.on_overload(now + 0.1, call_started=now - 0.05, retry_after_s=1.0) is None
+        assert auto.on_overload(now + 0.1, call_started=now - 0.05) is None
     assert auto.pace_per_s == pace
 
 
@@ -134,14 +158,14 @@ def test_a_refusal_leaves_the_limit_as_it_is() -> None:
     auto = AutoConcurrency(now=0.0)
     now = complete(auto, 0.0, 60)
     before = auto.limit
-    auto.on_overload(now, call_started=now - 0.1, retry_after_s=None)
+    auto.on_overload(now, call_started=now - 0.1)
     assert auto.limit == before
 
 
 def test_an_hour_of_retry_after_neither_freezes_nor_feeds_the_pace() -> None:
     auto = AutoConcurrency(now=0.0)
     now = complete(auto, 0.0, 40)
-    auto.on_overload(now, call_started=now - 0.1, retry_after_s=3_600.0)
+    auto.on_overload(now, call_started=now - 0.1)
     pace = auto.pace_per_s
     assert pace is not None
     now += 3_600.0
@@ -275,7 +299,7 @@ def play(auto: AutoConcurrency, events: Events) -> float:
                 for _ in range(count):
                     auto.on_timeout(now, started=now - span_s)
             case "overload":
-                auto.on_overload(now, call_started=now - span_s, retry_after_s=wait_s)
+                auto.on_overload(now, call_started=now - span_s)
             case "outage":
                 auto.on_outage(now)
                 is_out = True
@@ -345,7 +369,7 @@ def test_a_pace_that_is_not_used_does_not_grow() -> None:
     learner: PaceLearner = auto._learner
     for index in range(100):
         learner.on_accepted(index * 0.01, index * 0.01)
-    learner.on_refused(1.0, 0.99, None, 4)
+    learner.on_refused(1.0, 0.99, 4)
     pace = learner.rate_per_s
     for index in range(100):
         learner.on_accepted(2.0 + index, 2.0 + index)  # one call a second, far below the pace

@@ -10,8 +10,9 @@ import pytest
 
 from narrun_async.errors import FatalEndpointError, RunStopping, WaitedTooLongError
 from narrun_async.limits import EndpointLimits, LimitSettings
-from narrun_async.limits.breaker import FAILURES_IN_A_ROW, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from narrun_async.limits.breaker import FAILURES_IN_A_ROW, FALLS_TO_ONE_BY_ONE, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from narrun_async.limits.endpoint import OVERLOADS_IN_A_ROW
+from narrun_async.limits.turns import OPENING_AFTER_OUTAGE_S
 from narrun_async.models import NO_USAGE, ErrorCategory
 from narrun_async.retrying import CallFailure, FailureClass
 
@@ -197,27 +198,40 @@ async def test_whoever_waits_for_the_breaker_is_let_go_when_the_run_stops() -> N
     assert [type(result) for result in results] == [RunStopping] * 3
 
 
-async def test_after_an_outage_each_success_doubles_the_calls_although_there_are_suspects() -> None:
+async def test_after_an_outage_all_go_again_a_little_apart_although_there_are_suspects() -> None:
     world = World(concurrency=128)
     world.down_for(60, FailureClass.TRANSIENT)
     suspects = sum(is_suspect for _, is_suspect in await asyncio.gather(*(world.fail() for _ in range(128))))
-    assert (suspects, world.slots.window) == (124, 1)
-    windows = list[int]()
+    assert (suspects, world.slots.window) == (124, 128)
+    sent_s = list[float]()
+    while len(sent_s) < 128:
+        await world.limits.wait_turn(400, in_flight=lambda: 0)
+        sent_s.append(world.now_s)
+    assert OPENING_AFTER_OUTAGE_S / 2 <= sent_s[-1] - sent_s[0] <= OPENING_AFTER_OUTAGE_S
+
+
+async def test_when_the_endpoint_goes_down_in_recovery_each_success_doubles_the_calls() -> None:
+    world = World(concurrency=128)
+    for _ in range(2):
+        world.down_for(60, FailureClass.TRANSIENT)
+        await asyncio.gather(*(world.fail() for _ in range(128)))
+    windows = [world.slots.window]
     for _ in range(8):
         world.breaker.release_suspect()
         world.record_success()
         windows.append(world.slots.window)
-    assert windows == [2, 4, 8, 16, 32, 64, 128, 128]
+    assert windows == [1, 2, 4, 8, 16, 32, 64, 128, 128]
 
 
-async def test_when_the_endpoint_goes_down_in_recovery_suspects_go_one_by_one_until_they_are_through() -> None:
+async def test_when_it_goes_down_once_more_suspects_go_one_by_one_until_they_are_through() -> None:
     world = World(concurrency=16)
     world.down_for(60, FailureClass.TRANSIENT)
     suspects = sum(is_suspect for _, is_suspect in await asyncio.gather(*(world.fail() for _ in range(8))))
     assert suspects == 4
-    world.breaker.release_suspect()
-    world.down_for(60, FailureClass.TRANSIENT)
-    assert await world.fail() == SPARED_SUSPECT
+    for _ in range(FALLS_TO_ONE_BY_ONE):
+        world.breaker.release_suspect()
+        world.down_for(60, FailureClass.TRANSIENT)
+        assert await world.fail() == SPARED_SUSPECT
     windows = list[int]()
     for _ in range(suspects):
         world.record_success()
@@ -233,16 +247,20 @@ async def test_after_an_unreachable_endpoint_there_are_no_suspects_to_wait_for()
     world = World(concurrency=4)
     world.down_for(10)
     await world.fail(failure(FailureClass.UNREACHABLE))
-    assert world.slots.window == 1
-    for window in (2, 4):
-        world.record_success()
-        assert world.slots.window == window
+    assert world.slots.window == 4
+    world.record_success()
+    n_probes = world.n_probes
+    assert await world.fail() == CHARGED  # recovery is over: one failure is nobody's but the narrative's
+    assert world.n_probes == n_probes
 
 
 async def test_a_narrative_that_takes_the_endpoint_down_pays_when_it_was_alone() -> None:
     world = World()
     world.down_for(30, FailureClass.TRANSIENT)
     assert await world.fail_until_open() == SPARED_SUSPECT
+    world.breaker.release_suspect()
+    world.down_for(30, FailureClass.TRANSIENT)
+    assert await world.fail(alone=True) == SPARED_SUSPECT  # others may have joined it, for the window was open
     for _ in range(5):
         world.breaker.release_suspect()
         world.down_for(30, FailureClass.TRANSIENT)

@@ -10,8 +10,10 @@ import pytest
 from narrun_async.errors import BudgetSpentError, RunStopping, WaitedTooLongError
 from narrun_async.limits import Budget, BudgetLimits, EndpointLimits, LimitSettings
 from narrun_async.limits.auto import Phase
+from narrun_async.limits.breaker import SUCCESSES_TO_OPEN
 from narrun_async.limits.endpoint import HISTORY, LOOK_AGAIN_S, OVERLOADS_IN_A_ROW
 from narrun_async.limits.slots import FIRST_WINDOW
+from narrun_async.limits.turns import OPENING_S
 from narrun_async.models import ErrorCategory, Usage
 from narrun_async.retrying import CallFailure, FailureClass
 
@@ -375,6 +377,24 @@ async def test_a_pause_a_gate_and_an_outage_may_begin_and_end_in_any_order() -> 
 async def test_a_fixed_number_is_kept_and_the_first_calls_are_few() -> None:
     slots = World(concurrency=32).limits.slots
     assert (slots.limit, slots.window) == (32, FIRST_WINDOW)
+
+
+async def test_after_a_few_successes_the_window_is_open_and_the_calls_go_a_little_apart() -> None:
+    world = World(concurrency=128)
+    for _ in range(SUCCESSES_TO_OPEN):
+        assert world.limits.slots.window < 128
+        world.succeed()
+    assert world.limits.slots.window == 128
+    calls = [world.start_call() for _ in range(124)]
+    for _ in range(50):
+        await world.pass_time(OPENING_S / 100)
+    assert 50 <= len(world.sent) <= 100
+    for _ in range(100):
+        await world.pass_time(OPENING_S / 100)
+    assert len(world.sent) == 124
+    await asyncio.gather(*calls)
+    assert await world.limits.wait_turn(BODY_BYTES, in_flight=lambda: 0) == 0.0
+    assert world.limits.turns.are_free
 
 
 @pytest.mark.parametrize(("maximum", "start"), [(64, 4), (2, 2), (1, 1)])

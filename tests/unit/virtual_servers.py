@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from narrun_async.limits.auto import AutoConcurrency
-from narrun_async.limits.pacing import Pacer
+from narrun_async.limits.auto_policy import AutoPolicy
+from narrun_async.limits.pacing import PaceLearner, Pacer
 
 Speed = Callable[[int], float]
 
@@ -103,7 +104,29 @@ class Crowd:
         self.present = 0
 
 
-Quota = Bucket | Window | Crowd
+class Wave:
+    """Refuses everything in some spans of time, and nothing outside of them."""
+
+    def __init__(self, *spans: tuple[float, float], retry_after_s: float | None) -> None:
+        self._spans, self._retry_after_s = spans, retry_after_s
+
+    def admit(self, now: float) -> float | None:
+        if not any(start <= now < end for start, end in self._spans):
+            return None
+        return -1.0 if self._retry_after_s is None else self._retry_after_s
+
+
+class Dice:
+    """Refuses a share of the calls, whenever they come."""
+
+    def __init__(self, share: float, *, seed: int) -> None:
+        self._share, self._rng = share, random.Random(seed)
+
+    def admit(self, now: float) -> float | None:
+        return 1.0 if self._rng.random() < self._share else None
+
+
+Quota = Bucket | Window | Crowd | Wave | Dice
 
 # --- work ------------------------------------------------------------------------------------------------------------
 
@@ -185,6 +208,8 @@ class World:
         if auto is None and fixed is None:
             self.auto = AutoConcurrency(start=start, maximum=maximum, now=now)
         self._fixed = fixed
+        #: of a fixed number in flight; `auto` has its own
+        self._learner = PaceLearner(AutoPolicy(), now=now) if fixed is not None and quota is not None else None
         self._pacer: Pacer | None = None
         self._send_at = -math.inf
         self._opens_at = -math.inf
@@ -205,7 +230,6 @@ class World:
         # outage detection
         self._failures_in_a_row = 0
         self._is_out = False
-        self._window = math.inf
         self.outcome = Outcome(
             elapsed_s=0.0, completed=0, refused=0, timeouts=0, limits=[], finished_at=[], auto=self.auto
         )
@@ -301,7 +325,13 @@ class World:
     def limit(self) -> int:
         allowed = self._fixed if self.auto is None else self.auto.limit
         assert allowed is not None
-        return int(min(allowed, self._window))
+        return allowed
+
+    @property
+    def pace_per_s(self) -> float | None:
+        if self.auto is not None:
+            return self.auto.pace_per_s
+        return None if self._learner is None else self._learner.rate_per_s
 
     def _schedule(self, at: float, kind: int, call: _Call | None) -> None:
         self._sequence += 1
@@ -312,8 +342,10 @@ class World:
         while self._in_flight < self.limit and self._left - self._in_flight > 0:
             if self._is_out or self.now < self._opens_at:
                 return
-            pace = self.auto.pace_per_s if self.auto is not None else None
-            if pace is not None:
+            pace = self.pace_per_s
+            if pace is None:
+                self._pacer = None
+            else:
                 self._pacer = self._pacer or Pacer(pace)
                 self._pacer.set_rate(pace)
                 delay_s = self._pacer.delay_s(self.now)
@@ -363,12 +395,12 @@ class World:
             auto.on_completion(self.now, started=call.started, completion_tokens=tokens, in_flight=self._in_flight)
             if auto.limit != before:
                 outcome.limits.append((self.now, auto.limit))
+        elif self._learner is not None:
+            self._learner.on_accepted(self.now, call.started)
         self._in_flight -= 1
         self._left -= 1
         self._failures_in_a_row = 0
         self._gate_wait_s = 1.0
-        if self._window < math.inf:
-            self._window = self._window * 2 if self._window * 2 < 1024 else math.inf
         outcome.completed += 1
         outcome.finished_at.append(self.now)
 
@@ -378,7 +410,9 @@ class World:
         self._retries.append(_Call(work=call.work, tokens=call.tokens))
         told_s = call.retry_after_s
         if self.auto is not None:
-            self.auto.on_overload(self.now, call_started=call.started, retry_after_s=told_s)
+            self.auto.on_overload(self.now, call_started=call.started)
+        elif self._learner is not None:
+            self._learner.on_refused(self.now, call.started, self._in_flight + 1)
         if call.started > self._closed_at:
             self._closed_at = self.now
             wait_s = self._gate_wait_s if told_s is None else told_s
@@ -413,7 +447,6 @@ class World:
             return
         self._is_out = False
         self._failures_in_a_row = 0
-        self._window = 1
         assert self.auto is not None
         self.auto.on_recovered(self.now)
 
