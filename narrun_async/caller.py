@@ -42,6 +42,7 @@ from narrun_async.retrying import (
 
 #: an attempt of ours to see whether the endpoint is well is given up after this long, however long answers may take
 PROBE_DEADLINE_S = 30.0
+WORDS_ADVICE = "`narrun doctor CONFIG` shows what the endpoint says"
 
 #: failures that decide a narrative without another attempt
 _DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
@@ -146,7 +147,7 @@ class Caller:
         duration_s = time.monotonic() - started
         if isinstance(judged, CallFailure):
             if judged.failure_class is FailureClass.FATAL:
-                raise FatalEndpointError(judged.message)
+                raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")
             if judged.failure_class not in _DECIDING:
                 raise AttemptFailed(
                     judged, started_at=started_at, started=started, duration_s=duration_s, in_flight=in_flight

@@ -34,6 +34,9 @@ for _logger in _FILES.values():
     # Without a handler, `logging` prints warnings on stderr, in the middle of the progress line.
     _logger.addHandler(logging.NullHandler())
 
+# At DEBUG it logs every statement with its parameters, narratives among them, into whatever log a host program opens.
+logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
 
 def open_experiment_logs(log_dir: Path, *, level: str) -> ExperimentLogs:
     """Logs that are open inside `with`; what the files hold already stays.

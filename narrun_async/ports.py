@@ -27,10 +27,12 @@ from narrun_async.models import (
     RunId,
     RunRecord,
     RunStart,
+    ScrubRecord,
     Selection,
     Serving,
     SourceNarrative,
     SourceSummary,
+    TextHoldings,
     WorkItem,
     WriterMessage,
 )
@@ -192,6 +194,33 @@ class VerificationStore(Protocol):
 
         :param experiment_id: look at this experiment and its cohort only; None: at everything
         :raises StorageError: the file cannot be read
+        """
+
+
+class TextPresence(Protocol):
+    """What planning needs, to refuse work on narratives whose text was taken away."""
+
+    async def count_textless(self, cohort: Cohort) -> int:
+        """Narratives of a cohort that have no text any more."""
+
+    async def load_latest_scrub(self) -> ScrubRecord | None:
+        """The last time texts were taken away on purpose."""
+
+
+class ScrubStore(TextPresence, Protocol):
+    """What scrubbing needs; apart from `Store`, because no run does."""
+
+    async def survey_texts(self) -> TextHoldings:
+        """Where narratives are held, or quoted."""
+
+    async def scrub_texts(self, *, narrun_version: str, host: str) -> ScrubRecord | None:
+        """Take every narrative and every quotation out of the rows, and out of what the file kept of them.
+
+        The rows change in one transaction; the rest is safe to repeat, and a repetition finishes what was cut short.
+
+        :returns: the latest record; None where there never was a text
+        :raises LockHeldError: the rows are scrubbed, but a reader keeps the older state alive
+        :raises StorageError: the disk refuses, or has no room for the file to be written anew
         """
 
 

@@ -75,5 +75,41 @@ class RequestTemplate:
         return self._probe
 
 
+#: what a server can be asked to bind an answer to, by the name that `response_format` has for it
+STRUCTURED_KINDS = ("json_schema", "json_object")
+#: in the schema of the probe: a name that no model would think of by itself
+PROBE_FIELD = "is_probe"
+_PROBE_SCHEMA = {
+    "type": "object",
+    "properties": {PROBE_FIELD: {"type": "boolean"}},
+    "required": [PROBE_FIELD],
+    "additionalProperties": False,
+}
+#: enough for the one object and for a server that puts a few words before it
+_STRUCTURED_PROBE_TOKENS = 64
+
+
+def structured_probe_body(model: str, kind: str) -> bytes:
+    """A tiny request that only a server which binds its answer to JSON answers with JSON; holds no narrative.
+
+    :param kind: one of STRUCTURED_KINDS
+    """
+    asked: dict[str, object] = {"type": kind}
+    text = PROBE_TEXT
+    if kind == "json_schema":
+        asked["json_schema"] = {"name": "probe", "strict": True, "schema": _PROBE_SCHEMA}
+    else:
+        text += " Do not use JSON unless you have to."  # OpenAI refuses json_object where nobody speaks of JSON
+    return _encode(
+        {
+            "model": model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": _STRUCTURED_PROBE_TOKENS,
+            "response_format": asked,
+            "stream": False,
+        }
+    )
+
+
 def _encode(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -64,11 +64,13 @@ class CallFailure:
 
     failure_class: FailureClass
     category: ErrorCategory
-    #: one sentence; quotes the endpoint's own words only where the class is FATAL
+    #: one sentence of ours: the endpoint's own words may repeat the narrative that it was sent
     message: str
     http_status: int | None = None
     #: how long the endpoint asked us to wait; None where it said nothing usable
     retry_after_s: float | None = None
+    #: the endpoint's own words where the class is FATAL; to be shown only where the request held no narrative
+    quoted: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,9 +233,12 @@ def _fatal(status: int, sentence: str, error: _ErrorBody) -> CallFailure:
     quoted = " ".join("".join(sign if sign.isprintable() else " " for sign in error.message).split())
     if len(quoted) > _MAX_QUOTED_CHARS:
         quoted = quoted[: _MAX_QUOTED_CHARS - 1] + "…"
-    message = f"HTTP {status}{_named(status, error)}: {sentence}" + (f"; it says: {quoted}" if quoted else "")
     return CallFailure(
-        failure_class=FailureClass.FATAL, category=ErrorCategory.FATAL, message=message, http_status=status
+        failure_class=FailureClass.FATAL,
+        category=ErrorCategory.FATAL,
+        message=f"HTTP {status}{_named(status, error)}: {sentence}",
+        http_status=status,
+        quoted=quoted,
     )
 
 

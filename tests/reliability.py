@@ -44,12 +44,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(*ids): brings about these rows of the fault matrix")
+    config.addinivalue_line("markers", "long: left out of the quick tier, run with --long")
     if config.getoption("--reliability"):
         config.pluginmanager.register(_Recorder(), "reliability-recorder")
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Without `--long`, what is marked `long` is left out; a mark must name rows that exist."""
     for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes long; `make test-crash` runs it"))
         unknown = [fault for fault in _faults_of(item) if fault not in FAULT_IDS]
         if unknown:
             raise pytest.UsageError(f"{item.nodeid} names faults that the matrix does not have: {', '.join(unknown)}")

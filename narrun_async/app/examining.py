@@ -18,12 +18,12 @@ from narrun_async.caller import PROBE_DEADLINE_S
 from narrun_async.config import ExperimentConfig, ProviderKind, expand_url, notices, resolve_api_key
 from narrun_async.errors import ExitCode, NarrunError
 from narrun_async.models import Envelope, Failure
-from narrun_async.operations.diagnosing import CONFIGURATION, ENDPOINT, judge_database, judge_probe
+from narrun_async.operations.diagnosing import CONFIGURATION, ENDPOINT, judge_database, judge_probe, judge_structured
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.verification import verify
 from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
-from narrun_async.prompting import RequestTemplate
+from narrun_async.prompting import STRUCTURED_KINDS, structured_probe_body
 from narrun_async.reporting.diagnosis import (
     Diagnosis,
     diagnosis_lines,
@@ -186,19 +186,35 @@ async def _probe(config: ExperimentConfig, environment: Mapping[str, str]) -> Se
     try:
         async with open_endpoint(config, environment, api_url=None) as endpoint:
             began = time.monotonic()
-            result = await _call_once(endpoint.provider, spec.template, deadline_s=deadline_s)
+            result = await _call_once(endpoint.provider, spec.template.probe_body(), deadline_s=deadline_s)
             latency_s = time.monotonic() - began
+            structured = []
+            if isinstance(result, Envelope) and not endpoint.is_simulated:
+                structured = await _probe_structured(config, endpoint.provider, deadline_s=deadline_s)
     except NarrunError as error:
         return [_of_error(ENDPOINT, error)]
     where = fine(ENDPOINT, f"{endpoint.url}, model {config.model.name}")
-    return [where, *judge_probe(result, model=config.model.name, latency_s=latency_s)]
+    return [where, *judge_probe(result, model=config.model.name, latency_s=latency_s), *structured]
 
 
-async def _call_once(provider: ChatProvider, template: RequestTemplate, *, deadline_s: float) -> Envelope | CallFailure:
-    """The health check of a run, once; unlike there, the answer must be a chat completion."""
+async def _probe_structured(config: ExperimentConfig, provider: ChatProvider, *, deadline_s: float) -> list[Diagnosis]:
+    """Whether the endpoint binds its answers to JSON where it is asked to: one tiny request for each way of asking."""
+    asked_for = (config.model.response_format or {}).get("type")
+    return [
+        judge_structured(
+            kind,
+            await _call_once(provider, structured_probe_body(config.model.name, kind), deadline_s=deadline_s),
+            is_asked_for=kind == asked_for,
+        )
+        for kind in STRUCTURED_KINDS
+    ]
+
+
+async def _call_once(provider: ChatProvider, body: bytes, *, deadline_s: float) -> Envelope | CallFailure:
+    """One request without any narrative; unlike the health check of a run, the answer must be a chat completion."""
     try:
         async with asyncio.timeout(deadline_s):
-            reply = await provider.complete(template.probe_body())
+            reply = await provider.complete(body)
     except TimeoutError:
         return timeout_failure(deadline_s)
     except CallError as error:

@@ -36,6 +36,7 @@ from narrun_async.models import (
 )
 from narrun_async.operations.estimating import call_items, pick_items, sampled_call
 from narrun_async.operations.ingesting import SourceFile, find_known_source
+from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.progress import Progress
 from narrun_async.reporting.estimate_lines import estimate_lines
 from narrun_async.stores import SqliteStore
@@ -129,6 +130,7 @@ async def _items_without_writing(database: Path, config: ExperimentConfig, k: in
             known = await find_known_source(store, file)
             if known is not None:
                 cohort = await store.load_cohort(known.checksum, max_narratives=limit)
+                await refuse_scrubbed(store, cohort)
                 experiment = _unborn(cohort)
                 return await pick_items(store, experiment, n_remaining=cohort.n_narratives, k=k), cohort.n_narratives
     return _items_of_file(file, limit, k)

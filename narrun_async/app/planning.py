@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from narrun_async.app.databases import source_file
 from narrun_async.config import (
@@ -27,11 +28,16 @@ from narrun_async.operations.experiments import (
     require_snapshot,
 )
 from narrun_async.operations.ingesting import ingest
-from narrun_async.ports import Store
+from narrun_async.operations.scrubbing import refuse_scrubbed
+from narrun_async.ports import Store, TextPresence
 from narrun_async.sources.yaml_file import load_yaml, text_reader
 
 DEFAULT_DATABASE = Path("data/experiments.db")
 SMOKE_CONFIG = Path("configs/exp_101_smoke.yaml")
+
+
+class PlanningStore(Store, TextPresence, Protocol):
+    """What planning needs of a store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,8 @@ class RunRequest:
     #: retry error rows beside working on what is missing
     retry_errors: bool = False
     api_url: str | None = None
+    #: copy the database before the resumed run changes it
+    backup: bool = False
     #: dotted key of `run` → value, such as `run.concurrency`
     overrides: Mapping[str, object] = field(default_factory=dict)
     log_root: Path = Path("logs")
@@ -106,9 +114,17 @@ def chosen_selection(request: RunRequest, operational: OperationalSettings, *, r
     return Selection.MISSING_AND_ERRORS if request.retry_errors else Selection.MISSING
 
 
-async def plan_new(store: Store, request: RunRequest, config: ExperimentConfig, warnings: Sequence[str]) -> RunPlan:
-    """Ingest the data source if it is new, and create the experiment."""
+async def plan_new(
+    store: PlanningStore, request: RunRequest, config: ExperimentConfig, warnings: Sequence[str]
+) -> RunPlan:
+    """Ingest the data source if it is new, and create the experiment.
+
+    :raises BadInputError: the file cannot be taken, or its texts were scrubbed from the database
+    """
     report = await ingest(store, source_file(config.data))
+    await refuse_scrubbed(
+        store, await store.load_cohort(report.source.checksum, max_narratives=config.run.max_narratives)
+    )
     experiment = await create_experiment(
         store, config, report.source, config_file=request.config_file, log_root=request.log_root
     )
@@ -125,12 +141,13 @@ async def plan_new(store: Store, request: RunRequest, config: ExperimentConfig, 
 
 
 async def plan_resume(
-    store: Store, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
+    store: PlanningStore, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
 ) -> RunPlan:
     """Take up an experiment with its stored configuration, whatever the YAML says today.
 
     :param given: the configuration file that was named, if one was
     :raises UsageError: no id, or one that leads nowhere
+    :raises BadInputError: something remains, and its texts were scrubbed
     """
     if "run.max_narratives" in request.overrides:
         raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
@@ -147,13 +164,16 @@ async def plan_resume(
     operational = _operational(current, request.overrides)
     selection = chosen_selection(request, operational, resume=True)
     config = config_from_snapshot(require_snapshot(experiment), operational=operational)
+    n_remaining = await store.count_remaining(experiment, selection)
+    if n_remaining:
+        await refuse_scrubbed(store, experiment.cohort)
     return RunPlan(
         experiment=experiment,
         config=config,
         mode=RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS,
         selection=selection,
         counts=await store.count_results(experiment),
-        n_remaining=await store.count_remaining(experiment, selection),
+        n_remaining=n_remaining,
         drift=list_drift(experiment, current),
         notices=(*warnings, *(notices(current, environment) if current else ())),
     )

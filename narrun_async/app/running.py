@@ -59,6 +59,8 @@ async def run_experiment(
     :raises NarrunError: nothing was started; whatever stops a run that has started is told, and becomes the exit code
     """
     given, resume = _read_config(request, environment)
+    if request.backup and not resume:
+        raise UsageError("--backup copies a database before a resume, and this is a new experiment")
     if request.config_is_default and not resume:
         tell(f"no configuration was named; this is the simulated smoke run ({request.config_file})")
     database = chosen_database(request, given, environment)
@@ -76,6 +78,8 @@ async def run_experiment(
         if is_nothing_to_do(plan):
             await _tell_nothing_to_do(store, plan, tell, say)
             return ExitCode.COMPLETED
+        if request.backup and not store.backup:
+            tell(f"backup     {await store.back_up()}")
         api_url = request.api_url if resume else None
         async with open_endpoint(plan.config, environment, api_url=api_url) as endpoint:
             for line in banner_lines(_banner(plan, endpoint, database)):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from narrun_async.app.databases import reading
 from narrun_async.app.steering import find_running
@@ -14,7 +13,7 @@ from narrun_async.clock import local_now
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
 from narrun_async.progress.live_view import live_lines
-from narrun_async.reporting.exports import export_results
+from narrun_async.reporting.exports import ExportFormat, export_results
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import (
     ExperimentLine,
@@ -118,7 +117,13 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
 
 
 async def export_experiment(
-    database: Path, wanted: str, directory: Path, *, formats: Sequence[Literal["csv", "json"]], with_text: bool
+    database: Path,
+    wanted: str,
+    directory: Path,
+    *,
+    formats: Sequence[ExportFormat],
+    with_text: bool,
+    excel_safe: bool = False,
 ) -> Sequence[Path]:
     """Write the results into files; the database is only read.
 
@@ -126,7 +131,9 @@ async def export_experiment(
     """
     async with reading(database) as store:
         experiment = await _find(store, wanted)
-        return await export_results(store, experiment, directory, formats=formats, with_text=with_text)
+        return await export_results(
+            store, experiment, directory, formats=formats, with_text=with_text, excel_safe=excel_safe
+        )
 
 
 async def _find(store: SqliteStore, wanted: str) -> Experiment:

@@ -50,8 +50,9 @@ def doctor(
 ) -> None:
     """Look at the database, the configuration and the endpoint, and say what to do; writes nothing.
 
-    The endpoint gets one request for one token, without any narrative. Exits with 74 where the database is wrong, 78
-    where the configuration, the key or the model is, 65 where the data file is missing, 75 where the endpoint is down.
+    The endpoint gets one request for one token, and two tiny ones for structured output; none holds a narrative. Exits
+    with 74 where the database is wrong, 78 where the configuration, the key or the model is, 65 where the data file is
+    missing, 75 where the endpoint is down.
     """
     import anyio
 

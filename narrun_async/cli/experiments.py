@@ -76,10 +76,15 @@ def export(
     database: Database = None,
     directory: Annotated[Path, typer.Option("--export-dir", help="Where the files go.")] = Path("exports"),
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="csv or json; both by default.", show_default=False)
+        list[str] | None,
+        typer.Option("--format", help="csv, json, xlsx. [default: csv, json]", show_default=False),
     ] = None,
     with_text: Annotated[
         bool, typer.Option("--with-text", help="Include narratives and what quotes them. They are sensitive.")
+    ] = False,
+    excel_safe: Annotated[
+        bool,
+        typer.Option("--excel-safe", help="In the csv, an apostrophe before texts that Excel would take for formulas."),
     ] = False,
 ) -> None:
     """Write the results of an experiment into files."""
@@ -92,17 +97,17 @@ def export(
         directory,
         formats=_chosen_formats(formats or ["csv", "json"]),
         with_text=with_text,
+        excel_safe=excel_safe,
     )
     _print(str(path) for path in anyio.run(export_results))
 
 
-def _chosen_formats(wanted: list[str]) -> list[Literal["csv", "json"]]:
-    chosen: list[Literal["csv", "json"]] = []
+def _chosen_formats(wanted: list[str]) -> list[Literal["csv", "json", "xlsx"]]:
+    formats: dict[str, Literal["csv", "json", "xlsx"]] = {"csv": "csv", "json": "json", "xlsx": "xlsx"}
     for one in wanted:
-        if one not in ("csv", "json"):
-            raise UsageError(f"--format must be csv or json, not {one[:20]!r}")
-        chosen.append("csv" if one == "csv" else "json")
-    return chosen
+        if one not in formats:
+            raise UsageError(f"--format must be csv, json or xlsx, not {one[:20]!r}")
+    return [formats[one] for one in wanted]
 
 
 def _print(lines: Iterable[str]) -> None:

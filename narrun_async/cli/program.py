@@ -10,7 +10,7 @@ from contextlib import suppress
 import typer
 
 from narrun_async import __version__
-from narrun_async.cli import data, estimate, examine, experiments, run, simulate, steer
+from narrun_async.cli import data, estimate, examine, experiments, privacy, run, simulate, steer
 from narrun_async.cli.environment import refuse_unknown
 from narrun_async.cli.streams import open_missing_streams
 from narrun_async.errors import ExitCode, NarrunError
@@ -46,6 +46,7 @@ experiments.register(app)
 data.register(app)
 estimate.register(app)
 examine.register(app)
+privacy.register(app)
 simulate.register(app)
 steer.register(app)
 

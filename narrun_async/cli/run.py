@@ -85,6 +85,10 @@ Canaries = Annotated[
         show_default=False,
     ),
 ]
+Backup = Annotated[
+    bool,
+    typer.Option("--backup", help="Before a resume, copy the database beside itself. The copy is as sensitive."),
+]
 LogDir = Annotated[Path, typer.Option("--log-dir", help="Where experiments/<id>/ with the log files is made.")]
 ExportDir = Annotated[Path, typer.Option("--export-dir", help="Where exports go.")]
 
@@ -122,6 +126,7 @@ def run(
     retry_errors_only: RetryErrorsOnly = None,
     retry_errors: RetryErrors = False,
     api_url: ApiUrl = None,
+    backup: Backup = False,
     attempt_deadline: AttemptDeadline = None,
     max_wait: MaxWait = None,
     max_consecutive_errors: MaxConsecutiveErrors = None,
@@ -146,6 +151,7 @@ def run(
         retry_errors_only=read_switch("RETRY_ERRORS_ONLY") if retry_errors_only is None else retry_errors_only,
         retry_errors=retry_errors,
         api_url=api_url,
+        backup=backup,
         overrides=_overrides(
             concurrency=read_concurrency(concurrency),
             max_concurrency=max_concurrency,
@@ -184,6 +190,7 @@ def resume(
     retry_errors_only: RetryErrorsOnly = None,
     retry_errors: RetryErrors = False,
     api_url: ApiUrl = None,
+    backup: Backup = False,
     attempt_deadline: AttemptDeadline = None,
     max_wait: MaxWait = None,
     max_consecutive_errors: MaxConsecutiveErrors = None,
@@ -208,6 +215,7 @@ def resume(
         retry_errors_only=retry_errors_only,
         retry_errors=retry_errors,
         api_url=api_url,
+        backup=backup,
         attempt_deadline=attempt_deadline,
         max_wait=max_wait,
         max_consecutive_errors=max_consecutive_errors,

@@ -36,6 +36,7 @@ from narrun_async.models.experiments import (
     Selection,
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary
 from narrun_async.models.verification import InvariantFinding
 
@@ -52,8 +53,10 @@ __all__ = [
     "ExperimentId",
     "ExperimentStatus",
     "Failure",
+    "FoundFiles",
     "IngestReport",
     "InvariantFinding",
+    "LeftAlone",
     "NarrativeId",
     "NarrativeType",
     "NewExperiment",
@@ -62,16 +65,19 @@ __all__ = [
     "Prices",
     "ProgressMark",
     "RawReply",
+    "RemovedFile",
     "ResultCounts",
     "RunEnd",
     "RunId",
     "RunMode",
     "RunRecord",
     "RunStart",
+    "ScrubRecord",
     "Selection",
     "Serving",
     "SourceNarrative",
     "SourceSummary",
+    "TextHoldings",
     "Usage",
     "Verdict",
     "WorkItem",

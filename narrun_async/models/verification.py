@@ -21,6 +21,8 @@ class InvariantFinding:
     inherited_examples: tuple[str, ...]
     #: why not everything could be looked at; None where it was
     obstacle: str | None
+    #: what could not be looked at and need not be, such as texts that were scrubbed
+    remark: str | None = None
 
     @property
     def holds(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from narrun_async.errors import ExitCode
 from narrun_async.models import Envelope
+from narrun_async.prompting import PROBE_FIELD
 from narrun_async.reporting.diagnosis import Diagnosis, fine, notice, wrong
 from narrun_async.reporting.wording import duration_text
 from narrun_async.retrying import CallFailure, FailureClass
@@ -108,8 +110,40 @@ def judge_probe(result: Envelope | CallFailure, *, model: str, latency_s: float)
     return diagnoses
 
 
+def judge_structured(kind: str, result: Envelope | CallFailure, *, is_asked_for: bool) -> Diagnosis:
+    """What the answer to a request with that `response_format` means.
+
+    :param is_asked_for: the configuration sends it with every narrative
+    """
+    if isinstance(result, CallFailure):
+        if result.failure_class is not FailureClass.PERMANENT:
+            return notice(ENDPOINT, f"structured output: {kind} cannot be told: {result.message}")
+        sentence = f"structured output: {kind} is refused: {result.message}"
+        if is_asked_for:
+            advice = "take `model.response_format` out, or give the form that this server knows"
+            return wrong(ENDPOINT, sentence, advice, exit_code=ExitCode.CONFIGURATION)
+        return notice(ENDPOINT, sentence, "leave `model.response_format` out, as now")
+    if _obeys(kind, result.content):
+        return fine(ENDPOINT, f"structured output: {kind} is supported")
+    if result.finish_reason == "length":
+        return notice(ENDPOINT, f"structured output: {kind} cannot be told: the answer was cut short")
+    advice = "do not rely on it: answers that are no JSON become error rows"
+    return notice(ENDPOINT, f"structured output: {kind} is accepted and ignored", advice)
+
+
+def _obeys(kind: str, content: str) -> bool:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(value, dict):
+        return False
+    return kind == "json_object" or (value.keys() == {PROBE_FIELD} and isinstance(value[PROBE_FIELD], bool))
+
+
 def _judge_failure(failure: CallFailure, took: str) -> Diagnosis:
-    said = failure.message
+    # The doctor's requests hold no narrative, so what the endpoint says of them may be shown.
+    said = failure.message + (f"; it says: {failure.quoted}" if failure.quoted else "")
     match failure.failure_class:
         case FailureClass.FATAL:
             return wrong(ENDPOINT, said, _fatal_advice(failure.http_status), exit_code=ExitCode.CONFIGURATION)

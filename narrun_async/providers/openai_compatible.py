@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -20,6 +21,8 @@ _SECRET_ENDINGS = ("key", "token", "secret", "password")
 #: headers that belong to the request itself
 _OWN_HEADERS = frozenset({"accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"})
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+#: shorter ones are stand-ins for servers that want none ("EMPTY", "lm-studio"), and may be words of an answer
+_SHORTEST_SECRET = 16
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
@@ -71,6 +74,7 @@ class OpenAICompatibleProvider:
         """:raises ConfigurationError: a URL, key or header that cannot be sent"""
         self._url = httpx.URL(completions_url(url))
         self._headers = httpx.Headers(_request_headers(api_key, extra_headers or {}))
+        self._secrets = _written_forms(api_key)
         # Not inside an httpx.AsyncClient: its redirects, cookies, proxies and authentication are all unwanted here, and
         # going past them takes 0.1 ms of CPU a call.
         self._transport = AiohttpTransport(allow_remote=allow_remote, max_body_bytes=max_body_bytes)
@@ -81,7 +85,12 @@ class OpenAICompatibleProvider:
         request = httpx.Request("POST", self._url, headers=self._headers, stream=httpx.ByteStream(body))
         answer = await self._transport.handle_async_request(request)
         assert isinstance(answer.stream, httpx.ByteStream)
-        return RawReply(status=answer.status_code, headers=answer.headers, body=b"".join(answer.stream))
+        content = b"".join(answer.stream)
+        # A server that repeats the request must not bring the key into our database: answers are kept as they come.
+        for secret in self._secrets:
+            if secret in content:
+                content = content.replace(secret, b"[key]")
+        return RawReply(status=answer.status_code, headers=answer.headers, body=content)
 
     async def aclose(self) -> None:
         """Close every connection; a later `complete` raises RuntimeError."""
@@ -108,6 +117,17 @@ def _request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str,
             raise ConfigurationError("the API key has characters that a header cannot carry")
         headers["Authorization"] = f"Bearer {key}"
     return headers
+
+
+def _written_forms(api_key: str | None) -> tuple[bytes, ...]:
+    """The key as an answer may repeat it: as it is, in a JSON text, and in a JSON text inside one, as models answer."""
+    key = (api_key or "").strip()
+    if len(key) < _SHORTEST_SECRET:
+        return ()
+    in_json = json.dumps(key)[1:-1]
+    inside_json = json.dumps(in_json)[1:-1]
+    forms = (inside_json, inside_json.replace("/", "\\/"), in_json, in_json.replace("/", "\\/"), key)
+    return tuple(dict.fromkeys(form.encode() for form in forms))
 
 
 def _is_host(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writes the results of an experiment into CSV and JSON files, row by row and without holding them in memory.
+"""Writes the results of an experiment into CSV, JSON and XLSX files, row by row and without holding them in memory.
 
 A file takes its name only when it is whole, so a kill at any moment leaves the old one or none. Files are readable by
 the owner only. Columns that hold or quote the narrative are left out unless they are asked for.
@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,9 @@ from narrun_async.errors import StorageError
 from narrun_async.logs import make_private_directory
 from narrun_async.models import Experiment, ExperimentId
 from narrun_async.ports import ResultStore
+from narrun_async.reporting.spreadsheets import XlsxFile, quote_cell
 
-ExportFormat = Literal["csv", "json"]
+ExportFormat = Literal["csv", "json", "xlsx"]
 
 #: in the order of the table; R scripts read these names
 R_COLUMNS = (
@@ -85,14 +87,16 @@ async def export_results(
     *,
     formats: Sequence[ExportFormat],
     with_text: bool = False,
+    excel_safe: bool = False,
 ) -> list[Path]:
-    """Write `<experiment_id>.csv` and `.json` into a directory, which is made when missing; safe to repeat.
+    """Write `<experiment_id>.csv`, `.json` and `.xlsx` into a directory, which is made when missing; safe to repeat.
 
-    Both files hold the same rows, for the store is read once. Cancelled or failed, it leaves what was there before.
+    All files hold the same rows, for the store is read once. Cancelled or failed, it leaves what was there before.
 
     CSV: RFC 4180 in UTF-8, NULL is empty, values as stored. JSON: `{"experiment": {…}, "results": […]}`, where
-    `indicators` is a list.
+    `indicators` is a list. XLSX: one sheet; texts are strings and never formulas, links or numbers.
 
+    :param excel_safe: put an apostrophe before texts of the CSV that a spreadsheet program would take for a formula
     :returns: the files, in the order of `formats`
     :raises StorageError: a file or the directory cannot be written
     """
@@ -107,9 +111,12 @@ async def export_results(
         files: list[_ExportFile] = []
         for wanted in dict.fromkeys(formats):
             target = directory / f"{experiment.experiment_id}.{wanted}"
+            if wanted == "xlsx":
+                files.append(stack.enter_context(_XlsxFile(target, columns)))
+                continue
             whole = stack.enter_context(_WholeFile(target))
             files.append(
-                _CsvFile(whole, columns)
+                _CsvFile(whole, columns, excel_safe=excel_safe)
                 if wanted == "csv"
                 else _JsonFile(whole, columns, experiment, with_text=with_text)
             )
@@ -183,17 +190,43 @@ class _WholeFile:
 class _CsvFile:
     """Rows as RFC 4180."""
 
-    def __init__(self, file: _WholeFile, columns: Sequence[str]) -> None:
+    def __init__(self, file: _WholeFile, columns: Sequence[str], *, excel_safe: bool) -> None:
         self._file = file
         self._columns = columns
+        self._cell: Callable[[object], object] = (lambda value: quote_cell(_plain(value))) if excel_safe else _plain
         self._writer = csv.writer(file, lineterminator="\r\n")
         self._writer.writerow(columns)
 
     def write_row(self, row: Mapping[str, object]) -> None:
-        self._writer.writerow([_plain(row.get(name)) for name in self._columns])
+        self._writer.writerow([self._cell(row.get(name)) for name in self._columns])
 
     def finish(self) -> None:
         self._file.publish()
+
+
+class _XlsxFile:
+    """`XlsxFile`, with its errors turned into ours."""
+
+    def __init__(self, target: Path, columns: Sequence[str]) -> None:
+        self._target = target
+        with _named(target):
+            self._file = XlsxFile(target, columns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def write_row(self, row: Mapping[str, object]) -> None:
+        with _named(self._target):
+            self._file.write_row(row)
+
+    def finish(self) -> None:
+        with _named(self._target):
+            self._file.finish()
 
 
 class _JsonFile:
@@ -262,7 +295,10 @@ def _remove_partials(directory: Path, experiment_id: str) -> None:
     for path in directory.glob(f".{experiment_id}.*.partial"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

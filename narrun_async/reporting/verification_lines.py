@@ -18,6 +18,8 @@ def verification_lines(findings: Sequence[InvariantFinding]) -> list[str]:
         lines.append(line)
         if finding.obstacle is not None:
             lines.append(f"{_INDENT}not checked to the end: {finding.obstacle}")
+        if finding.remark is not None:
+            lines.append(f"{_INDENT}{finding.remark}")
         lines += _places(finding.examples, finding.n_violations)
         if finding.n_inherited:
             lines.append(f"{_INDENT}{finding.n_inherited:,} of the predecessor, which do not count:")
@@ -40,6 +42,7 @@ def verification_json(findings: Sequence[InvariantFinding], *, experiment_id: Ex
                 "inherited_violations": one.n_inherited,
                 "inherited_examples": list(one.inherited_examples),
                 "obstacle": one.obstacle,
+                "remark": one.remark,
             }
             for one in findings
         ],

@@ -131,11 +131,18 @@ def test_a_code_that_only_repeats_the_status_is_left_out() -> None:
 
 
 def test_a_fatal_failure_quotes_the_endpoint_briefly_on_one_line() -> None:
-    message = judged(404, {"code": "model_not_found", "message": "no\nsuch\x00 model\ud800 " + "x" * 500}).message
-    assert "it says: no such model x" in message
-    assert message.isprintable()
-    assert len(message) < 320
-    message.encode()
+    failure = judged(404, {"code": "model_not_found", "message": "no\nsuch\x00 model\ud800 " + "x" * 500})
+    assert failure.quoted.startswith("no such model x")
+    assert failure.quoted.isprintable()
+    assert len(failure.quoted) <= 200
+    failure.quoted.encode()
+
+
+@pytest.mark.parametrize("status", [402, 404, 405, 429])
+def test_the_words_of_the_endpoint_are_kept_apart_from_the_sentence_that_is_told_and_stored(status: int) -> None:
+    failure = judged(status, {"message": "canary of a narrative", "code": "insufficient_quota"})
+    assert "canary" not in failure.message + repr(failure)
+    assert failure.quoted == "canary of a narrative"
 
 
 @pytest.mark.parametrize("status", [401, 403])

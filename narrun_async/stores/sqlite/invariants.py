@@ -21,6 +21,8 @@ class Invariant:
     invariant_id: str
     sentence: str
     statement: str = field(repr=False)
+    #: one row with a sentence about what could not be looked at, and need not be; or no row
+    remark: str | None = field(default=None, repr=False)
 
 
 def _quoted(names: tuple[str, ...]) -> str:
@@ -169,10 +171,20 @@ WHERE a.attempt_id > calls.success_id AND (a.started_at <> first.started_at OR a
         AND same.started_at = a.started_at AND same.duration_s = a.duration_s AND same.attempt_id < calls.success_id)
 """
 
+# A text that is gone without a record of it is a violation.
+_SCRUBBED = """
+s.narrative_text IS NULL AND s.text_sha256 IS NOT NULL
+AND EXISTS (SELECT 1 FROM scrubs WHERE scrubs.last_narrative_id >= s.narrative_id)
+"""
 _TEXT_HASH = f"""
 SELECT 'narrative ' || s.narrative_id || ': ' || {_NARRATIVE} AS place, 0 AS is_inherited
 FROM source_narratives AS s
-WHERE {_NARRATIVE_IN_SCOPE} AND s.text_sha256 IS NOT sha256_hex(CAST(s.narrative_text AS BLOB))
+WHERE {_NARRATIVE_IN_SCOPE} AND s.text_sha256 IS NOT sha256_hex(CAST(s.narrative_text AS BLOB)) AND NOT ({_SCRUBBED})
+"""
+_NOT_COMPARED = f"""
+SELECT COUNT(*) || ' texts were scrubbed on ' || (SELECT MAX(scrubbed_at) FROM scrubs)
+       || ': their hashes are kept, and there is nothing to compare them with'
+FROM source_narratives AS s WHERE {_NARRATIVE_IN_SCOPE} AND {_SCRUBBED} HAVING COUNT(*) > 0
 """
 
 #: column of `experiments` → the same from rows; kept with every commit
@@ -242,8 +254,10 @@ SELECT {_RESULT} || ': a negative duration', {_OF_ROW}
 FROM narrative_results AS r WHERE {_RESULT_IN_SCOPE} AND r.response_sec < 0
 """
 
+_REMARKS = {"I11": _NOT_COMPARED}
+
 INVARIANTS = tuple(
-    Invariant(invariant_id=invariant_id, sentence=sentence, statement=statement)
+    Invariant(invariant_id=invariant_id, sentence=sentence, statement=statement, remark=_REMARKS.get(invariant_id))
     for invariant_id, sentence, statement in (
         ("I1", "the file is sound, and no row refers to one that does not exist", _FILE_IS_SOUND),
         ("I2", "no narrative has two rows in one experiment", _ONE_ROW_A_KEY),

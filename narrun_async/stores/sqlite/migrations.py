@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import aiosqlite
+from anyio import to_thread
 
 from narrun_async.errors import StorageError
 from narrun_async.stores.sqlite.connection import transaction
@@ -195,6 +196,18 @@ CANARY_ANSWERS = {
     "completion_tokens": "INTEGER",
 }
 
+# One row a `narrun scrub`: since then the texts up to last_narrative_id are gone, and nobody need miss them.
+SCRUBS = {
+    "scrub_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "scrubbed_at": "TEXT NOT NULL",
+    "narrun_version": "TEXT NOT NULL",
+    "host": "TEXT NOT NULL",
+    "last_narrative_id": "INTEGER NOT NULL",
+    "n_narratives": "INTEGER NOT NULL",
+    "n_results": "INTEGER NOT NULL",
+    "n_calls": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -203,6 +216,8 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "narrative_results": NARRATIVE_RESULTS,
     "attempts": ATTEMPTS,
 }
+
+OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs"})
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -235,7 +250,7 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
     for statement in INDEXES:
         await connection.execute(statement)
-    await connection.create_function("text_sha256", 1, _text_sha256, deterministic=True)
+    await connection.create_function("text_sha256", 1, text_sha256, deterministic=True)
     await connection.execute(
         "UPDATE source_narratives SET text_sha256 = text_sha256(narrative_text) WHERE text_sha256 IS NULL"
     )
@@ -261,7 +276,13 @@ async def refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> Non
         )
 
 
-def _text_sha256(text: str | None) -> str | None:
+async def _add_scrubs(connection: aiosqlite.Connection, path: Path) -> None:
+    body = ", ".join(f"{name} {declaration}" for name, declaration in SCRUBS.items())
+    await connection.execute(f"CREATE TABLE IF NOT EXISTS scrubs ({body})")
+
+
+def text_sha256(text: str | None) -> str | None:
+    """The hash that is kept with a narrative, as an SQL function."""
     return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -283,7 +304,7 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
 
 
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
@@ -334,18 +355,28 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> Path | None:
 
 
 async def back_up(connection: aiosqlite.Connection, path: Path) -> Path:
-    """A consistent copy beside the database, for its owner only: `<name>.<local time>.bak`."""
+    """A consistent copy beside the database, for its owner only: `<name>.<local time>.bak`. It is read back.
+
+    :raises StorageError: it cannot be made, or is not sound; then it is removed again
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     target = path.with_name(f"{path.name}.{stamp}.bak")
     try:
         target.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise StorageError(f"cannot back the database up: {error.strerror}", path=target) from error
-    copy = sqlite3.connect(target, check_same_thread=False)
     try:
-        await connection.backup(copy)
-    finally:
-        copy.close()
+        copy = sqlite3.connect(target, check_same_thread=False)
+        try:
+            await connection.backup(copy)
+            (found,) = await to_thread.run_sync(lambda: copy.execute("PRAGMA integrity_check(1)").fetchone())
+        finally:
+            copy.close()
+        if found != "ok":
+            raise StorageError("the backup is not sound", path=target, advice="check the disk; nothing was changed")
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
     return target
 
 

@@ -16,21 +16,31 @@ from narrun_async.stores.sqlite.connection import (
 from narrun_async.stores.sqlite.experiments import ExperimentsPart
 from narrun_async.stores.sqlite.migrations import (
     SCHEMA_VERSION,
+    back_up,
     migrate,
     refuse_duplicates,
     refuse_foreign,
     schema_version,
 )
 from narrun_async.stores.sqlite.results import ResultsPart
+from narrun_async.stores.sqlite.scrubbing import ScrubbingPart
 from narrun_async.stores.sqlite.sources import SourcesPart
 from narrun_async.stores.sqlite.verification import VerificationPart
 
 
-class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart):
+class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart):
     """`ports.Store`."""
 
     #: the copy made before a migration, where there was one
     backup: Path | None = None
+
+    async def back_up(self) -> Path:
+        """A sound copy beside the database, as it is now.
+
+        :raises StorageError: it cannot be made
+        """
+        with self.wrap_errors():
+            return await back_up(self.writer, self.path)
 
 
 async def open_sqlite_writer(path: Path) -> SqliteStore:

@@ -40,7 +40,7 @@ class VerificationPart(Database):
     async def _check(self, invariant: Invariant, experiment_id: ExperimentId | None) -> InvariantFinding:
         places: dict[bool, list[str]] = {False: [], True: []}
         counts = {False: 0, True: 0}
-        obstacle = None
+        obstacle = remark = None
         # As bytes: a key of a damaged or foreign file need not be valid UTF-8.
         statement = f"SELECT CAST(place AS BLOB) AS place, COALESCE(is_inherited, 0) FROM ({invariant.statement})"
         try:
@@ -51,6 +51,10 @@ class VerificationPart(Database):
                         counts[kind] += 1
                         if len(places[kind]) < MAX_EXAMPLES:
                             places[kind].append(_place_text(place))
+            if invariant.remark is not None:
+                async with self._reader.execute(invariant.remark, {"experiment_id": experiment_id}) as cursor:
+                    said = await cursor.fetchone()
+                remark = said[0] if said else None
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
@@ -63,6 +67,7 @@ class VerificationPart(Database):
             n_inherited=counts[True],
             inherited_examples=tuple(places[True]),
             obstacle=obstacle,
+            remark=remark,
         )
 
 

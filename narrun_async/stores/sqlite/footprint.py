@@ -1,0 +1,72 @@
+"""What a database knows of the files around it, read without changing it, whatever version of the schema it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosqlite
+
+from narrun_async.errors import StorageError
+from narrun_async.stores.sqlite.connection import connect_reader, wrap_sqlite_errors
+from narrun_async.stores.sqlite.migrations import refuse_foreign
+
+_REQUIRED = frozenset({"source_narratives", "experiments", "narrative_results"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """The traces of one database."""
+
+    n_narratives: int
+    n_results: int
+    experiment_ids: Sequence[str]
+    #: experiment id, directory as recorded
+    log_dirs: Sequence[tuple[str, str]]
+    #: files that were exported on behalf of a run
+    exports: Sequence[str]
+    #: workbooks and tables that were read
+    sources: Sequence[str]
+    #: endpoints that were sent narratives
+    endpoints: Sequence[str]
+
+
+async def read_footprint(path: Path) -> Footprint:
+    """:raises StorageError: it is no database of this program, or cannot be read"""
+    reader = await connect_reader(path)
+    try:
+        with wrap_sqlite_errors(path):
+            await refuse_foreign(reader, path)
+            names = set(await _column(reader, "SELECT name FROM sqlite_schema WHERE type = 'table'"))
+            if not names >= _REQUIRED:
+                raise StorageError("this is no database of this program", path=path, advice="nothing was touched")
+            rows = list(await reader.execute_fetchall("SELECT * FROM experiments"))
+            experiments = [dict(row) for row in rows]
+            (counts,) = await reader.execute_fetchall(
+                "SELECT (SELECT COUNT(*) FROM source_narratives), (SELECT COUNT(*) FROM narrative_results)"
+            )
+            endpoints = [one["api_url"] for one in experiments]
+            if "runs" in names:
+                endpoints += await _column(reader, "SELECT DISTINCT api_url FROM runs")
+            sources = await _column(reader, "SELECT DISTINCT data_source FROM source_narratives")
+    finally:
+        await reader.close()
+    ids = [str(one["experiment_id"]) for one in experiments]
+    return Footprint(
+        n_narratives=counts[0],
+        n_results=counts[1],
+        experiment_ids=ids,
+        log_dirs=[(one, str(log)) for one, row in zip(ids, experiments, strict=True) if (log := row.get("log_dir"))],
+        exports=_texts([row.get(column) for row in experiments for column in ("csv_file", "json_file")]),
+        sources=_texts(sources),
+        endpoints=_texts(endpoints),
+    )
+
+
+async def _column(reader: aiosqlite.Connection, statement: str) -> list[object]:
+    return [row[0] for row in await reader.execute_fetchall(statement)]
+
+
+def _texts(values: Sequence[object]) -> list[str]:
+    return sorted({value for value in values if isinstance(value, str) and value})
