@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from narrun_async.clock import utc_now
 from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
-from narrun_async.limits import EndpointLimits, Probe
+from narrun_async.limits import CRASHES_THAT_CONVICT, EndpointLimits, Probe
 from narrun_async.models import (
     Attempt,
     Envelope,
@@ -71,6 +71,8 @@ class Flight:
     was_charged: bool = False
     #: failed in flight while the breaker opened; goes alone next time
     is_suspect: bool = False
+    #: the last attempt, alone in flight, took the endpoint down
+    crashed_endpoint: bool = False
 
 
 class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop turns on, not an error
@@ -88,6 +90,8 @@ class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop t
         self.duration_s = duration_s
         #: calls on the wire when this one began, itself included
         self.in_flight = in_flight
+        #: it is in the ledger, and who pays is decided
+        self.is_settled = False
 
 
 class Caller:
@@ -111,6 +115,7 @@ class Caller:
         self._spec = spec
         self._provider = provider
         self._limits = limits
+        self._culprits = limits.breaker.culprits
         self._progress = progress
         self._record = record
         self._sleep = sleep
@@ -135,6 +140,8 @@ class Caller:
         item = flight.item
         if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
             return _source_changed(item)
+        if self._culprits.is_convicted(item.narrative_id):
+            return _endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
         body = self._spec.template.body_for(item.narrative_text)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
         started_at, started = utc_now(), time.monotonic()
@@ -183,7 +190,7 @@ class Caller:
                 if not flight.is_last_pass:
                     return None
                 if await self._limits.breaker.confirm() is None:
-                    return _exhausted(flight.item, last.failure)
+                    return self._given_up(flight, last.failure)
             # The endpoint is unwell, so those failures say nothing about the narrative: begin again behind the breaker.
             flight.charged, pending = 0, None
 
@@ -207,7 +214,8 @@ class Caller:
                         raise failed
                     return await self._attempt_in_slot(flight)
                 except AttemptFailed as failed:
-                    await self._settle(flight, failed)
+                    if not failed.is_settled:
+                        await self._settle(flight, failed)
                     raise
         raise AssertionError("the retry loop neither returned nor raised")
 
@@ -216,22 +224,47 @@ class Caller:
             await self._limits.wait_open()
             async with self._limits.slots.retry:
                 if self._limits.is_open_for_calls:
-                    return await self.attempt(flight)
+                    return await self._attempt_until_cleared(flight)
+
+    async def _attempt_until_cleared(self, flight: Flight) -> Outcome:
+        """One attempt; one that took the endpoint down, alone in flight, is followed by the next in the same slot.
+
+        So nobody goes before it when the endpoint is back, and one that goes down by itself answers it.
+
+        :raises AttemptFailed: as `attempt`; settled if the slot was kept for that
+        """
+        while True:
+            try:
+                return await self.attempt(flight)
+            except AttemptFailed as failed:
+                if failed.in_flight > 1:
+                    raise
+                await self._settle(flight, failed)
+                is_accused = flight.crashed_endpoint and self._limits.is_open_for_calls
+                if not is_accused or self._has_used_its_attempts(flight):
+                    raise
 
     async def _settle(self, flight: Flight, failed: AttemptFailed) -> None:
         """Decide who pays for a failed attempt, and put it into the ledger."""
-        self._release_suspect(flight)
+        if failed.failure.failure_class is not FailureClass.UNREACHABLE:
+            self._release_suspect(flight)
         charged = False
+        narrative_id = flight.item.narrative_id
+        n_crashes = self._culprits.crashes_of(narrative_id)
         try:
-            charged, flight.is_suspect = await self._limits.charge(
+            charged, is_suspect = await self._limits.charge(
                 failed.failure,
                 call_started=failed.started,
                 in_flight=failed.in_flight,
                 n_overloads=flight.overloads,
+                narrative_id=narrative_id,
             )
         except (NarrunError, RunStopping):
             await self._note_failure(flight, failed, charged=False)
             raise
+        failed.is_settled = True
+        flight.is_suspect |= is_suspect
+        flight.crashed_endpoint = self._culprits.crashes_of(narrative_id) > n_crashes
         flight.charged += charged
         flight.was_charged = charged
         is_overload = failed.failure.failure_class is FailureClass.OVERLOAD
@@ -247,10 +280,22 @@ class Caller:
 
         An endpoint that fails too often gets its items deferred to a later pass instead of being hammered.
         """
-        if flight.charged >= self._spec.retry.attempts:
+        if self._has_used_its_attempts(flight):
             return True
         is_free = flight.is_last_pass or not flight.was_charged
         return not is_free and not self._limits.retry_budget.spend()
+
+    def _has_used_its_attempts(self, flight: Flight) -> bool:
+        """A narrative that crashed the endpoint often enough is not tried again before others were answered."""
+        if flight.charged >= self._spec.retry.attempts:
+            return True
+        n_crashes = self._culprits.crashes_of(flight.item.narrative_id)
+        return flight.crashed_endpoint and not flight.is_last_pass and n_crashes >= CRASHES_THAT_CONVICT
+
+    def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
+        if flight.crashed_endpoint:
+            return _endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
+        return _exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:
         if flight.is_suspect:
@@ -353,6 +398,11 @@ def _exhausted(item: WorkItem, last: CallFailure) -> Outcome:
     return Outcome(
         item=item, verdict=Failure(category=ErrorCategory.TRANSIENT_EXHAUSTED, message=message), attempt=None
     )
+
+
+def _endpoint_crash(item: WorkItem, *, n_crashes: int) -> Outcome:
+    message = f"took the endpoint down {n_crashes} times while no other call was in flight"
+    return Outcome(item=item, verdict=Failure(category=ErrorCategory.ENDPOINT_CRASH, message=message), attempt=None)
 
 
 def _source_changed(item: WorkItem) -> Outcome:

@@ -6,7 +6,7 @@ one at a time and ever further apart, and whoever failed meanwhile gets its atte
 little apart, and those that failed while in flight go first. If the endpoint goes down again before they are through,
 one of them may be the reason: they go one, then two, then four at a time, and if it goes down once more, one by one. A
 failure of one that was alone is charged whatever the probe says, so a narrative that takes the endpoint down with it
-cannot keep the breaker open.
+cannot keep the breaker open. Each such crash is put on record (`limits.culprits`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from narrun_async.errors import FatalEndpointError, RunStopping
+from narrun_async.limits.culprits import Culprits
 from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import Slots
 from narrun_async.logs import RUN_LOG
+from narrun_async.models import ErrorCategory, NarrativeId
 from narrun_async.retrying import CallFailure, FailureClass
 
 #: transient failures in a row, without a success, that open the breaker
@@ -71,6 +73,7 @@ class CircuitBreaker:
         self._probe = probe
         self._slots = slots
         self._patience = patience
+        self.culprits = Culprits()
         self._sleep = sleep
         self._rng = rng
         self._episode: _Episode | None = None
@@ -117,7 +120,9 @@ class CircuitBreaker:
             if episode.stopped:
                 raise RunStopping
 
-    async def charge(self, failure: CallFailure, *, was_alone: bool) -> tuple[bool, bool]:
+    async def charge(
+        self, failure: CallFailure, *, was_alone: bool, narrative_id: NarrativeId | None = None
+    ) -> tuple[bool, bool]:
         """Whose fault is it? Returns once the endpoint is well, or at once when there is no doubt about it.
 
         :param was_alone: no other call was in flight, and the endpoint had answered a probe before
@@ -130,13 +135,18 @@ class CircuitBreaker:
         if reached_endpoint and self._episode is None:
             self._failures_in_a_row += 1
             if self._failures_in_a_row < FAILURES_IN_A_ROW and not self._recovering:
-                return True, False
+                # A lost connection may be the first sign of a server that died, and this narrative the reason.
+                is_suspect = failure.category is ErrorCategory.CONNECTION_LOST
+                self._suspects += is_suspect
+                return True, is_suspect
         # While the window is open, others may have joined a call that began alone.
         was_alone = was_alone and self._slots.window == 1
         alone_in_recovery = reached_endpoint and self._recovering and was_alone and self._episode is None
         well_at_once = await self._sit_out(failure)
         if reached_endpoint:
             self._suspects += 1
+        if alone_in_recovery and not well_at_once and narrative_id is not None:
+            self.culprits.record_crash(narrative_id)
         charged = reached_endpoint and (well_at_once or alone_in_recovery)
         return charged, reached_endpoint
 

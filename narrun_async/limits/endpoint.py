@@ -21,7 +21,7 @@ from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import FIRST_WINDOW, Slots
 from narrun_async.limits.turns import OPENING_AFTER_OUTAGE_S, OPENING_S, SendTurns
 from narrun_async.logs import RUN_LOG
-from narrun_async.models import ErrorCategory, Usage
+from narrun_async.models import ErrorCategory, NarrativeId, Usage
 from narrun_async.retrying import CallFailure, FailureClass
 
 #: refusals for overload of one item, in a row, after which a probe decides whether it is the item
@@ -210,6 +210,7 @@ class EndpointLimits:
         self.patience.restore()
         self.gate.record_success()
         self.breaker.record_success()
+        self.breaker.culprits.record_answer()
         self.budget.record(usage)
         self.retry_budget.record_success()
         self.turns.settle(taken_tokens, usage, now=now)
@@ -231,7 +232,13 @@ class EndpointLimits:
         self.breaker.record_refusal()
 
     async def charge(
-        self, failure: CallFailure, *, call_started: float, in_flight: int, n_overloads: int
+        self,
+        failure: CallFailure,
+        *,
+        call_started: float,
+        in_flight: int,
+        n_overloads: int,
+        narrative_id: NarrativeId | None = None,
     ) -> tuple[bool, bool]:
         """Whose fault was a failed call? See `CircuitBreaker.charge`.
 
@@ -256,7 +263,7 @@ class EndpointLimits:
             change = self.auto.on_timeout(self._clock(), call_started)
             if change is not None:
                 self._apply(change)
-        charged, is_suspect = await self.breaker.charge(failure, was_alone=was_alone)
+        charged, is_suspect = await self.breaker.charge(failure, was_alone=was_alone, narrative_id=narrative_id)
         if charged:
             self.patience.restore()
         return charged, is_suspect

@@ -55,6 +55,7 @@ class ErrorCategory(StrEnum):
     FATAL = "fatal"
     # the program's own verdicts
     TRANSIENT_EXHAUSTED = "transient_exhausted"
+    ENDPOINT_CRASH = "endpoint_crash"
     SOURCE_CHANGED = "source_changed"
     INTERNAL = "internal"
 

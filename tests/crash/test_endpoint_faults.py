@@ -42,6 +42,7 @@ def run_through_an_outage(workplace: Workplace, endpoint: Endpoint, *, narrative
     assert "200 of 200" in finished.out or narratives != 200
 
 
+@pytest.mark.fault("N01")
 @pytest.mark.slow
 def test_an_endpoint_that_is_down_for_seconds_in_mid_run_is_waited_for_without_an_error_row(
     workplace: Workplace, start_endpoint: StartEndpoint
@@ -50,6 +51,7 @@ def test_an_endpoint_that_is_down_for_seconds_in_mid_run_is_waited_for_without_a
     run_through_an_outage(workplace, endpoint, narratives=200, down_for_s=5)
 
 
+@pytest.mark.fault("N01")
 @pytest.mark.slow
 def test_an_endpoint_that_is_down_for_a_minute_in_mid_run_is_waited_for_without_an_error_row(
     workplace: Workplace, start_endpoint: StartEndpoint, is_long: bool
@@ -87,6 +89,7 @@ def assert_stopped_for_good(workplace: Workplace, endpoint: Endpoint, *, calls_a
     assert 1 <= endpoint.calls() <= calls_at_most
 
 
+@pytest.mark.fault("N07")
 def test_a_refused_key_stops_a_run_at_once_without_a_row(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
     endpoint = start_endpoint("--latency-ms", "5", "--require-key", "synthetic-key")
     config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(100))
@@ -102,6 +105,7 @@ def test_a_refused_key_stops_a_run_at_once_without_a_row(workplace: Workplace, s
     assert "synthetic-key" not in "".join(workplace.read_all_files())
 
 
+@pytest.mark.fault("N07")
 def test_a_key_that_is_withdrawn_in_mid_run_stops_it_and_leaves_the_rows_as_they_are(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:

@@ -22,6 +22,7 @@ async def until_saved(progress: Progress, n_rows: int) -> None:
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.fault("N01")
 @pytest.mark.parametrize("concurrency", [1, 16])
 async def test_an_endpoint_that_goes_down_in_mid_run_costs_no_narrative_anything(
     open_rig: OpenRig, concurrency: int
@@ -124,6 +125,7 @@ async def test_an_endpoint_that_goes_down_for_good_leaves_what_was_saved_and_no_
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("N06")
 async def test_a_rate_limit_is_waited_out_and_never_an_error_row(open_rig: OpenRig) -> None:
     async with open_rig(120, requests_per_s=60) as rig:
         result = await rig.run(concurrency=16)
@@ -136,6 +138,7 @@ async def test_a_rate_limit_is_waited_out_and_never_an_error_row(open_rig: OpenR
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("N06")
 async def test_retry_after_is_kept_by_everybody(open_rig: OpenRig) -> None:
     async with open_rig(400, latency_ms=4, retry_after_s=0.6) as rig:
         calls = list[int]()

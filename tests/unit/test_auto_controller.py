@@ -40,6 +40,7 @@ def complete(auto: AutoConcurrency, now: float, count: int, *, latency_s: float 
 # --- servers that queue ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("N14")
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("work", [FORM, REASONING, UNEQUAL], ids=["form", "reasoning", "unequal"])
 @pytest.mark.parametrize("name", ["batching GPU, 64 slots", "4 slots", "1 slot", "thrashes above 24"])
@@ -89,6 +90,7 @@ QUOTAS: dict[str, Callable[[], Bucket | Window]] = {
 }
 
 
+@pytest.mark.fault("N06")
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("mean_s", [0.2, 1.0])
 @pytest.mark.parametrize("name", QUOTAS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from narrun_async.limits import EndpointLimits, LimitSettings
 from narrun_async.limits.breaker import FAILURES_IN_A_ROW, FALLS_TO_ONE_BY_ONE, FIRST_PAUSE_S, LONGEST_PAUSE_S
 from narrun_async.limits.endpoint import OVERLOADS_IN_A_ROW
 from narrun_async.limits.turns import OPENING_AFTER_OUTAGE_S
-from narrun_async.models import NO_USAGE, ErrorCategory
+from narrun_async.models import NO_USAGE, ErrorCategory, NarrativeId
 from narrun_async.retrying import CallFailure, FailureClass
 
 #: (the attempt counts against the narrative, the narrative is a suspect)
@@ -154,12 +155,16 @@ async def test_pauses_between_probes_double_with_jitter_up_to_a_cap() -> None:
     assert bound_s == LONGEST_PAUSE_S
 
 
-async def test_five_minutes_down_take_few_probes_and_work_goes_on_soon_after() -> None:
+@pytest.mark.fault("N01")
+async def test_five_minutes_down_take_few_probes_and_work_goes_on_soon_after(measured: Callable[[str], None]) -> None:
     world = World()
     world.down_for(300)
     await world.fail(failure(FailureClass.UNREACHABLE))
     assert world.n_probes <= 60
     assert world.now_s <= 1000 + 300 + 35
+    measured(
+        f"5 virtual minutes down: {world.n_probes} probes, work goes on {world.now_s - 1300:.0f} s after the return"
+    )
 
 
 async def test_an_endpoint_that_stays_down_runs_out_of_patience() -> None:
@@ -269,6 +274,38 @@ async def test_a_narrative_that_takes_the_endpoint_down_pays_when_it_was_alone()
     for window in (2, 4, 8):
         world.record_success()
         assert world.slots.window == window
+
+
+async def test_a_lost_connection_makes_a_suspect_although_it_is_charged() -> None:
+    world = World()
+    lost = replace(failure(), category=ErrorCategory.CONNECTION_LOST)
+    assert await world.fail(lost) == CHARGED_SUSPECT
+    assert world.n_probes == 0
+
+
+async def test_only_a_crash_alone_in_recovery_is_put_on_record() -> None:
+    world = World()
+    culprits, narrative_id = world.breaker.culprits, NarrativeId(5)
+
+    async def fail(*, alone: bool) -> None:
+        await world.limits.charge(
+            failure(), call_started=world.now_s, in_flight=1 if alone else 2, n_overloads=0, narrative_id=narrative_id
+        )
+
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        await fail(alone=True)
+    world.down_for(30, FailureClass.TRANSIENT)
+    await fail(alone=True)
+    assert culprits.crashes_of(narrative_id) == 0  # the endpoint had not answered a probe before
+    world.down_for(30, FailureClass.TRANSIENT)
+    await fail(alone=True)
+    assert culprits.crashes_of(narrative_id) == 0  # the window was open: others may have joined it
+    for alone, n_crashes in ((True, 1), (False, 1), (True, 2)):
+        world.down_for(30, FailureClass.TRANSIENT)
+        await fail(alone=alone)
+        assert culprits.crashes_of(narrative_id) == n_crashes
+    await fail(alone=True)  # the endpoint answers a probe at once: it did not go down
+    assert culprits.crashes_of(narrative_id) == 2
 
 
 async def test_in_recovery_whoever_was_not_alone_is_spared_while_the_endpoint_is_unwell() -> None:

@@ -248,6 +248,7 @@ def test_a_broken_envelope_is_tried_again_and_a_bad_answer_is_not(
 # --- Retry-After -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("N06")
 @pytest.mark.parametrize(
     ("headers", "wait_s"),
     [
