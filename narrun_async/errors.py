@@ -87,10 +87,20 @@ class StorageError(NarrunError):
 
     exit_code = ExitCode.STORAGE
 
-    def __init__(self, problem: str, *, path: Path | None = None, advice: str = "", may_pass: bool = False) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: Path | None = None,
+        advice: str = "",
+        may_pass: bool = False,
+        is_disk_failure: bool = False,
+    ) -> None:
         self.path = path
         #: worth trying again by itself: a full disk may be freed
         self.may_pass = may_pass
+        #: the disk failed in the middle of something, which may or may not have been stored
+        self.is_disk_failure = is_disk_failure
         super().__init__(f"{path}: {problem}" if path else problem, advice=advice)
 
 

@@ -3,6 +3,7 @@
 `run.log` (logger `narrun.run`): what happened to the run: plan, waiting and going on, drain, end.
 `errors.log` (`narrun.errors`): every failed call and every error row: narrative_id, category, one sentence.
 `performance.log` (`narrun.performance`): a line of progress every ten seconds.
+`journal` (`narrun.journal`): a line a commit, at every level: how many results the database holds (`progress.commits`).
 
 A line is `<UTC, ISO 8601> <LEVEL> <message>` and is written by one system call, so a kill leaves whole lines. Where no
 logs are open, the loggers are silent. Logging never fails its caller: a file that cannot be written costs one warning
@@ -26,8 +27,14 @@ from typing import Self
 RUN_LOG = logging.getLogger("narrun.run")
 ERROR_LOG = logging.getLogger("narrun.errors")
 PERFORMANCE_LOG = logging.getLogger("narrun.performance")
+COMMIT_JOURNAL = logging.getLogger("narrun.journal")
 
-_FILES = {"run.log": RUN_LOG, "errors.log": ERROR_LOG, "performance.log": PERFORMANCE_LOG}
+_FILES = {
+    "run.log": RUN_LOG,
+    "errors.log": ERROR_LOG,
+    "performance.log": PERFORMANCE_LOG,
+    "journal": COMMIT_JOURNAL,
+}
 
 for _logger in _FILES.values():
     _logger.propagate = False
@@ -51,7 +58,7 @@ def open_experiment_logs(log_dir: Path, *, level: str) -> ExperimentLogs:
 
 
 class ExperimentLogs:
-    """The three files of one experiment, attached to their loggers while the context lasts."""
+    """The files of one experiment, attached to their loggers while the context lasts."""
 
     def __init__(self, log_dir: Path, *, level: int) -> None:
         self._log_dir = log_dir
@@ -69,7 +76,8 @@ class ExperimentLogs:
                 self._warn(path, error)
                 continue
             logger.addHandler(handler)
-            logger.setLevel(self._level)
+            # The journal is no matter of taste: a resume reads it.
+            logger.setLevel(logging.INFO if logger is COMMIT_JOURNAL else self._level)
             self._handlers.append((logger, handler))
         return self
 

@@ -20,11 +20,13 @@ from narrun_async.dispatcher import Dispatcher
 from narrun_async.errors import NarrunError
 from narrun_async.finalizer import finalize
 from narrun_async.limits import Budget, EndpointLimits, ErrorGuard, LimitSettings, ServingGuard
+from narrun_async.limits.endpoint import BY_THE_DISK
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
 from narrun_async.planner import CanaryPlan, plan_pass
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
+from narrun_async.progress.commits import CommitJournal
 from narrun_async.progress.journal import log_progress
 from narrun_async.progress.live_view import FILE_NAME as VIEW_FILE
 from narrun_async.progress.live_view import LimitView, write_live_views
@@ -73,6 +75,7 @@ class Runner:
 
     :param spec: what a call is made of
     :param rng: for jitter only; nothing that is stored depends on it
+    :param accepts_restored: the database holds less than its journal says, and a person wants to go on from there
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Runner:
         budget: Budget | None = None,
         batches: BatchPolicy | None = None,
         rng: random.Random | None = None,
+        accepts_restored: bool = False,
     ) -> None:
         self._store = store
         self._provider = provider
@@ -94,6 +98,7 @@ class Runner:
         self._settings = settings
         self._batches = batches
         self._rng = rng or random.Random()
+        self._accepts_restored = accepts_restored
         self._control = RunControl()
         self._limits = EndpointLimits(
             settings.limits,
@@ -134,19 +139,26 @@ class Runner:
                     write_live_views, progress, log_dir / VIEW_FILE, start.experiment_id, self._view_limits
                 )
             beside.start_soon(watch, progress, self._control)
-            await self._run_passes(run_id, start.selection, progress, is_proven=counts.n_success > 0)
+            await self._run_passes(run_id, start.selection, progress, counts)
             beside.cancel_scope.cancel()
         return await self._finish(run_id, progress)
 
-    async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, *, is_proven: bool) -> None:
-        guard = ErrorGuard(is_proven=is_proven, max_consecutive_errors=self._settings.max_consecutive_errors)
+    async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, counts: ResultCounts) -> None:
+        guard = ErrorGuard(is_proven=counts.n_success > 0, max_consecutive_errors=self._settings.max_consecutive_errors)
         serving = ServingGuard(
             await self._store.list_servings(self._experiment.experiment_id),
             stops=self._settings.stops_on_model_change,
             tell=progress.tell,
         )
         writer = Writer(
-            self._store, self._experiment.experiment_id, run_id, progress, self._control, policy=self._batches
+            self._store,
+            self._experiment.experiment_id,
+            run_id,
+            progress,
+            self._control,
+            journal=self._open_journal(run_id, counts),
+            hold_calls=self._hold_calls,
+            policy=self._batches,
         )
         for number in range(1, self._settings.max_passes + 1):
             outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
@@ -179,6 +191,19 @@ class Runner:
         except NarrunError as error:
             self._control.stop(error)
         return False
+
+    def _open_journal(self, run_id: RunId, counts: ResultCounts) -> CommitJournal:
+        journal = CommitJournal(run_id, counts)
+        if self._accepts_restored:
+            RUN_LOG.warning("run %d begins with fewer results than there were before, as was asked for", run_id)
+            journal.note_restored()
+        return journal
+
+    def _hold_calls(self, is_held: bool) -> None:
+        if is_held:
+            self._limits.pause(BY_THE_DISK)
+        else:
+            self._limits.unpause(BY_THE_DISK)
 
     async def _plan(self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -13,8 +14,23 @@ from narrun_async.logs import RUN_LOG
 from narrun_async.models import ExperimentId, RunId, WriterMessage
 from narrun_async.ports import OutcomeStore
 from narrun_async.progress import Progress
+from narrun_async.progress.commits import CommitJournal
 from narrun_async.progress.journal import log_failures
 from narrun_async.streams import receive
+
+#: a disk that was freed is noticed within this time
+LONGEST_STORAGE_PAUSE_S = 30.0
+
+
+def storage_pauses(total_s: float) -> tuple[float, ...]:
+    """Pauses that double from one second to thirty and together last that long; the last is shorter if it must be."""
+    pauses: list[float] = []
+    pause_s = 1.0
+    while total_s > 0:
+        pauses.append(min(pause_s, total_s))
+        total_s -= pauses[-1]
+        pause_s = min(2 * pause_s, LONGEST_STORAGE_PAUSE_S)
+    return tuple(pauses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +39,16 @@ class BatchPolicy:
 
     max_rows: int = 64
     linger_s: float = 0.020
-    #: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile, because the
-    #: workers wait for the queue
-    storage_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+    #: pauses before a batch that could not be stored is tried again; the endpoint is not called meanwhile
+    storage_pauses_s: tuple[float, ...] = storage_pauses(300.0)
 
 
 class Writer:
-    """One coroutine, one connection. An outcome is saved, and said to be, when its COMMIT has returned."""
+    """One coroutine, one connection. An outcome is saved, and said to be, when its COMMIT has returned.
+
+    :param hold_calls: told True when a batch could not be stored, and False when it could: answers that nobody can
+        keep are not bought
+    """
 
     def __init__(
         self,
@@ -39,6 +58,8 @@ class Writer:
         progress: Progress,
         control: RunControl,
         *,
+        journal: CommitJournal,
+        hold_calls: Callable[[bool], None] = lambda _: None,
         policy: BatchPolicy | None = None,
     ) -> None:
         self._store = store
@@ -46,6 +67,8 @@ class Writer:
         self._run_id = run_id
         self._progress = progress
         self._control = control
+        self._journal = journal
+        self._hold_calls = hold_calls
         self._policy = policy or BatchPolicy()
 
     async def run(self, outcomes: MemoryObjectReceiveStream[WriterMessage]) -> None:
@@ -80,16 +103,20 @@ class Writer:
             except (StorageError, LockHeldError) as error:
                 if not _may_pass(error) or self._control.is_stopping:
                     raise
+                self._hold_calls(True)
+                RUN_LOG.warning("a batch cannot be stored, trying again in %g s: %s", pause_s, error)
             else:
+                self._hold_calls(False)
                 return
-            RUN_LOG.warning("the database does not take a batch, trying again in %.0f s", pause_s)
             # A run that stops does not sit the pause out: the batch gets its last try at once.
             with anyio.move_on_after(pause_s):
                 await self._control.wait_stopping()
         await self._write(batch)
+        self._hold_calls(False)
 
     async def _write(self, batch: list[WriterMessage]) -> None:
         await self._store.write_batch(self._experiment_id, self._run_id, batch, self._progress.mark())
+        self._journal.note(batch)
         self._progress.record_saved(batch)
         log_failures(batch)
 

@@ -12,7 +12,13 @@ from narrun_async.logs import make_private_directory
 from narrun_async.models import IngestReport
 from narrun_async.operations.ingesting import SourceFile, ingest
 from narrun_async.sources import file_checksum, file_md5, open_source
-from narrun_async.stores import DatabaseLock, SqliteStore, open_sqlite_reader, open_sqlite_writer
+from narrun_async.stores import (
+    DatabaseLock,
+    SqliteStore,
+    open_sqlite_reader,
+    open_sqlite_writer,
+    refuse_network_file_system,
+)
 
 
 @asynccontextmanager
@@ -26,6 +32,7 @@ async def writing(path: Path, *, purpose: str) -> AsyncIterator[tuple[SqliteStor
         make_private_directory(path.parent)
     except OSError as error:
         raise StorageError(f"cannot make its directory: {error.strerror}", path=path) from error
+    refuse_network_file_system(path)
     with DatabaseLock(path, purpose=purpose) as lock:
         store = await open_sqlite_writer(path)
         try:

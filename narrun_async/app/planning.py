@@ -16,7 +16,7 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
-from narrun_async.errors import NarrunError, UsageError
+from narrun_async.errors import NarrunError, StorageError, UnknownExperimentError, UsageError
 from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection
 from narrun_async.operations.experiments import (
     LATEST,
@@ -30,6 +30,8 @@ from narrun_async.operations.experiments import (
 from narrun_async.operations.ingesting import ingest
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.ports import Store, TextPresence
+from narrun_async.progress.commits import FILE_NAME as JOURNAL
+from narrun_async.progress.commits import read_journal, require_all_committed
 from narrun_async.sources.yaml_file import load_yaml, text_reader
 
 DEFAULT_DATABASE = Path("data/experiments.db")
@@ -60,6 +62,8 @@ class RunRequest:
     overrides: Mapping[str, object] = field(default_factory=dict)
     log_root: Path = Path("logs")
     export_root: Path = Path("exports")
+    #: go on although the database holds less than its journal says
+    accept_restored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,8 @@ class RunPlan:
     #: what the YAML of today says differently; the stored configuration stays in force
     drift: Sequence[Difference] = ()
     notices: Sequence[str] = ()
+    #: the database holds less than its journal says, and that was asked for
+    accepts_restored: bool = False
 
 
 def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -141,13 +147,18 @@ async def plan_new(
 
 
 async def plan_resume(
-    store: PlanningStore, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
+    store: PlanningStore,
+    database: Path,
+    request: RunRequest,
+    environment: Mapping[str, str],
+    given: ExperimentConfig | None,
 ) -> RunPlan:
     """Take up an experiment with its stored configuration, whatever the YAML says today.
 
     :param given: the configuration file that was named, if one was
     :raises UsageError: no id, or one that leads nowhere
     :raises BadInputError: something remains, and its texts were scrubbed
+    :raises StorageError: the database holds less of the experiment than was committed to it
     """
     if "run.max_narratives" in request.overrides:
         raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
@@ -156,7 +167,11 @@ async def plan_resume(
         raise UsageError("RESUME needs an experiment id", advice=await _advise_ids(store))
     # `latest` beside a configuration means the latest of that name; an id needs no help
     name = given.experiment.name if given is not None and wanted == LATEST else None
-    experiment = await find_experiment(store, wanted, name=name)
+    try:
+        experiment = await find_experiment(store, wanted, name=name)
+    except UnknownExperimentError as error:
+        _refuse_older_copy(error, database, request.log_root)
+        raise
     current = given
     warnings: Sequence[str] = ()
     if current is None:
@@ -164,6 +179,8 @@ async def plan_resume(
     operational = _operational(current, request.overrides)
     selection = chosen_selection(request, operational, resume=True)
     config = config_from_snapshot(require_snapshot(experiment), operational=operational)
+    counts = await store.count_results(experiment)
+    accepts_restored, doubts = _compare_with_journal(experiment, counts, database, accept=request.accept_restored)
     n_remaining = await store.count_remaining(experiment, selection)
     if n_remaining:
         await refuse_scrubbed(store, experiment.cohort)
@@ -172,11 +189,60 @@ async def plan_resume(
         config=config,
         mode=RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS,
         selection=selection,
-        counts=await store.count_results(experiment),
+        counts=counts,
         n_remaining=n_remaining,
         drift=list_drift(experiment, current),
-        notices=(*warnings, *(notices(current, environment) if current else ())),
+        notices=(*warnings, *doubts, *(notices(current, environment) if current else ())),
+        accepts_restored=accepts_restored,
     )
+
+
+def _refuse_older_copy(error: UnknownExperimentError, database: Path, log_root: Path) -> None:
+    """:raises StorageError: results of an experiment were committed that the database does not know any more"""
+    if error.candidates:
+        return
+    for journal in sorted((log_root / "experiments").glob(f"{error.wanted}*/{JOURNAL}")):
+        if _holds_something(journal):
+            raise StorageError(
+                f"does not hold experiment {journal.parent.name}, and {journal} knows of its results: its -wal file "
+                "was removed, it is an older copy, or the experiment is in another database",
+                path=database,
+                advice="put the right file back, with its -wal beside it, or name the other one with --db",
+            ) from error
+
+
+def _holds_something(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _compare_with_journal(
+    experiment: Experiment, counts: ResultCounts, database: Path, *, accept: bool
+) -> tuple[bool, Sequence[str]]:
+    """Whether less is there than was committed and that is accepted, and what people should know.
+
+    :raises StorageError: less is there than was committed
+    """
+    if experiment.log_dir is None:
+        return False, ()
+    path = Path(experiment.log_dir) / JOURNAL
+    try:
+        committed = read_journal(path)
+    except OSError as error:
+        committed, why = None, f"({error.strerror})"
+    else:
+        why = "and has no line that can be read"
+    if committed is None:
+        # An experiment that was killed before its first commit, or that the predecessor made, has none.
+        if _holds_something(path) or (counts.n_success + counts.n_errors and experiment.config_json is not None):
+            return False, [f"{path} cannot be used {why}: results that are missing would not be noticed"]
+        return False, ()
+    if accept and committed.exceeds(counts):
+        return True, [f"{database} is taken as it is; what is missing is asked for again"]
+    require_all_committed(committed, counts, database=database, journal=path)
+    return False, ()
 
 
 async def _advise_ids(store: Store) -> str:

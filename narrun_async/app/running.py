@@ -44,6 +44,7 @@ from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
 from narrun_async.runner import Runner, RunResult, RunSettings
 from narrun_async.stores import SqliteStore
+from narrun_async.writer import BatchPolicy, storage_pauses
 
 #: one line for a person
 Tell = Callable[[str], None]
@@ -70,7 +71,7 @@ async def run_experiment(
         if store.backup:
             tell(f"the database was brought up to date; the file as it was: {store.backup}")
         if resume:
-            plan = await plan_resume(store, request, environment, given)
+            plan = await plan_resume(store, database, request, environment, given)
         else:
             plan = await _plan_new(store, request, environment, given)
         lock.note(f"{plan.mode.value} {plan.experiment.experiment_id}")
@@ -100,7 +101,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
     database = chosen_database(request, given, environment)
     if resume:
         async with reading(database) as store:
-            plan = await plan_resume(store, request, environment, given)
+            plan = await plan_resume(store, database, request, environment, given)
         tell_plan(plan, tell)
         counts = plan.counts
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
@@ -171,6 +172,8 @@ async def _work(store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, intera
             canaries=CanaryPlan(count=operational.canaries, every=operational.canary_every),
         ),
         budget=Budget(budget_limits(operational), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+        batches=BatchPolicy(storage_pauses_s=storage_pauses(operational.max_storage_wait_s)),
+        accepts_restored=plan.accepts_restored,
     )
     calm_garbage_collector()
     start = begin_run(plan, endpoint)

@@ -90,6 +90,10 @@ Backup = Annotated[
     typer.Option("--backup", help="Before a resume, copy the database beside itself. The copy is as sensitive."),
 ]
 LogDir = Annotated[Path, typer.Option("--log-dir", help="Where experiments/<id>/ with the log files is made.")]
+AcceptRestored = Annotated[
+    bool,
+    typer.Option("--accept-restored", help="Go on with a database that was put back from an older copy."),
+]
 ExportDir = Annotated[Path, typer.Option("--export-dir", help="Where exports go.")]
 
 
@@ -134,6 +138,7 @@ def run(
     canaries: Canaries = None,
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
+    accept_restored: AcceptRestored = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
 ) -> None:
     """Create an experiment and run it, or go on with one.
@@ -168,6 +173,7 @@ def run(
         ),
         log_root=log_dir,
         export_root=export_dir,
+        accept_restored=accept_restored,
     )
     _carry_out(request, dry_run=dry_run)
 
@@ -198,6 +204,7 @@ def resume(
     canaries: Canaries = None,
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
+    accept_restored: AcceptRestored = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
 ) -> None:
     """Go on with an experiment: its stored configuration, its frozen cohort, what remains of it."""
@@ -223,6 +230,7 @@ def resume(
         canaries=canaries,
         log_dir=log_dir,
         export_dir=export_dir,
+        accept_restored=accept_restored,
         dry_run=dry_run,
     )
 

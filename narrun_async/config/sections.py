@@ -285,6 +285,8 @@ class OperationalSettings(Section):
     max_passes: int = Field(default=3, ge=1, le=1000)
     #: how long the run waits for a sick endpoint
     max_wait_s: float = Field(default=3600.0, ge=0, le=MAX_DURATION_S)
+    #: how long the run waits for a disk that is full, or a database that another program locks
+    max_storage_wait_s: float = Field(default=300.0, ge=0, le=MAX_DURATION_S)
     #: identical error categories in a row that stop the run
     max_consecutive_errors: int = Field(default=50, ge=1, le=MAX_COUNT)
     #: narratives that the planner reads at once

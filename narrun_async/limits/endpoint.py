@@ -31,6 +31,9 @@ TOO_MANY_REQUESTS = 429
 HISTORY = 64
 #: whoever waits for a turn looks again after this long, for the pace may have been taken back meanwhile
 LOOK_AGAIN_S = 1.0
+#: why calls are held back, in words for people
+BY_A_PERSON = "paused; `narrun unpause` goes on"
+BY_THE_DISK = "results cannot be stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +76,11 @@ class EndpointLimits:
         self._pace = PaceLearner(AutoPolicy(), now=now)
         self.slots = Slots(settings.concurrency or 1, window=FIRST_WINDOW)
         self.turns = SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
+        #: why nothing is sent, the first reason first
+        self._pauses: list[str] = []
         self._paused_at: float | None = None
         self._paused_s = 0.0
-        # Time that a person paused is nobody's trouble.
+        # Time that a person or the disk paused is no trouble of the endpoint.
         self.patience = Patience(settings.max_wait_s, clock=lambda: clock() - self._time_paused_s())
         self.gate = OverloadGate(self.patience, clock=clock, sleep=sleep, rng=rng)
         self.breaker = CircuitBreaker(
@@ -105,13 +110,14 @@ class EndpointLimits:
 
     @property
     def is_paused(self) -> bool:
-        return self._paused_at is not None
+        """Whether a person paused the run."""
+        return BY_A_PERSON in self._pauses
 
     @property
     def waiting_for(self) -> str | None:
         """Why no calls are sent, in a few words for people; None while they are."""
-        if self.is_paused:
-            return "paused; `narrun unpause` goes on"
+        if self._pauses:
+            return self._pauses[0]
         if self.breaker.is_open:
             return "the endpoint is not well"
         return "the endpoint is overloaded" if self.gate.is_closed else None
@@ -144,15 +150,19 @@ class EndpointLimits:
             self.slots.resize(self.auto.limit)
             self._note(f"{self.auto.limit} in flight", "auto")
 
-    def pause(self) -> None:
+    def pause(self, why: str = BY_A_PERSON) -> None:
         """Send nothing more; calls in flight come to their end. Safe to repeat."""
+        if why not in self._pauses:
+            self._pauses.append(why)
         if self._paused_at is None:
             self._paused_at = self._clock()
             self._unpaused = anyio.Event()
 
-    def unpause(self) -> None:
-        """Go on. Safe to repeat."""
-        if self._paused_at is not None:
+    def unpause(self, why: str = BY_A_PERSON) -> None:
+        """Go on, where nothing else holds the calls back. Safe to repeat."""
+        if why in self._pauses:
+            self._pauses.remove(why)
+        if self._paused_at is not None and not self._pauses:
             self._paused_s += self._clock() - self._paused_at
             self._paused_at = None
             self._unpaused.set()
@@ -161,7 +171,8 @@ class EndpointLimits:
         """The run stops: whoever waits for a slot or for the end of a pause is let go."""
         self._is_closed = True
         self.slots.close()
-        self.unpause()
+        for why in [*self._pauses]:
+            self.unpause(why)
 
     # --- before a call ---
 

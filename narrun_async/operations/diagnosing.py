@@ -68,7 +68,7 @@ def _contents(found: DatabaseCondition) -> Diagnosis:
             f"{size}, schema {found.schema_version} of {found.known_schema_version}",
             "`narrun migrate`, or the next run, brings it up to date after a backup",
         )
-    state = "quick_check found damage" if found.damage else "quick_check ok"
+    state = "integrity_check found damage" if found.damage else "integrity_check ok"
     return fine(DATABASE, f"{size}, schema {found.schema_version}, {state}")
 
 

@@ -62,7 +62,11 @@ class DatabaseLock:
         except Timeout:
             raise LockHeldError(self._path, holder=describe_holder(self._path)) from None
         except OSError as error:
-            raise StorageError(f"cannot lock the database: {error.strerror}", path=self._path) from error
+            raise StorageError(
+                f"cannot lock the database: {error.strerror}",
+                path=self._path,
+                advice="make the database and its directory writable for this user",
+            ) from error
         self.note(self._purpose)
         return self
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from narrun_async.errors import StorageError
+
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 
 # SQLite's WAL needs shared memory between processes, which these do not give across machines; neither is flock.
@@ -12,10 +14,20 @@ _NETWORK_TYPES = frozenset(
     | {"glusterfs", "ocfs2", "gfs2", "orangefs", "pvfs2", "virtiofs", "davfs", "davfs2"}
 )
 
+_NETWORK_FUSE_TYPES = frozenset(
+    {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.rclone", "fuse.s3fs", "fuse.juicefs"}
+    | {"fuse.smbnetfs", "fuse.curlftpfs", "fuse.davfs2", "fuse.beegfs"}
+)
+
 
 def is_network_type(file_system: str) -> bool:
     """Whether files of this type may be open on another machine, too; every FUSE file system is taken for one."""
     return file_system in _NETWORK_TYPES or file_system == "fuse" or file_system.startswith("fuse.")
+
+
+def is_surely_shared(file_system: str) -> bool:
+    """Whether it is one of another machine, beyond doubt: most FUSE file systems are local (encryption, for one)."""
+    return file_system in _NETWORK_TYPES or file_system in _NETWORK_FUSE_TYPES
 
 
 def file_system_of(path: Path, *, table: str) -> str | None:
@@ -35,6 +47,17 @@ def file_system_of(path: Path, *, table: str) -> str | None:
         if path.is_relative_to(point) and len(point.parts) >= deepest:
             deepest, found = len(point.parts), kind
     return found
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """:raises StorageError: neither the lock nor SQLite's WAL would hold there"""
+    file_system = file_system_of(path.resolve(), table=read_mount_table())
+    if file_system is not None and is_surely_shared(file_system):
+        raise StorageError(
+            f"lies on a network file system ({file_system}), where neither locks nor SQLite's WAL can be trusted",
+            path=path,
+            advice="keep the database on a disk of this machine (--db), and copy it when the run has ended",
+        )
 
 
 def read_mount_table() -> str:

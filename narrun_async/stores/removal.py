@@ -24,7 +24,7 @@ LOCK_SUFFIX = ".lock"
 #: the name under which a database is destroyed: where one is found, an earlier purge was cut short
 DOOMED_SUFFIX = ".purging"
 #: what a run leaves in the log directory of its experiment
-_LOG_NAMES = re.compile(r"[\w-]{1,40}\.(log|json|jsonl|ndjson)|\.[\w-]{1,40}\.json\.\d{1,10}")
+_LOG_NAMES = re.compile(r"journal|[\w-]{1,40}\.(log|json|jsonl|ndjson)|\.[\w-]{1,40}\.json\.\d{1,10}")
 _CHUNK_BYTES = 1 << 20
 
 

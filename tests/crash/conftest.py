@@ -18,6 +18,13 @@ def workplace(tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture
+def long_tier(is_long: bool) -> None:
+    """For a test that takes long, and whose promise a shorter one looks after, too."""
+    if not is_long:
+        pytest.skip("in the long tier only (--long)")
+
+
+@pytest.fixture
 def start_endpoint(tmp_path: Path) -> Iterator[StartEndpoint]:
     """Starts endpoints with the flags of `narrun simulate`; they end with the test."""
     with ExitStack() as until_the_end:

@@ -217,5 +217,5 @@ def test_doctor_beside_a_run_names_the_process_that_works(workplace: Workplace, 
 def test_doctor_without_a_configuration_looks_at_the_database(workplace: Workplace, finished: Path) -> None:
     told = workplace.run("doctor").expect(0)
 
-    assert "quick_check ok" in told.out
+    assert "integrity_check ok" in told.out
     assert "none was named" in told.out

@@ -213,6 +213,7 @@ async def test_identical_errors_in_a_row_stop_the_run(open_rig: OpenRig) -> None
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("D12")
 async def test_a_text_that_changed_in_the_database_is_not_sent(open_rig: OpenRig) -> None:
     async with open_rig(20) as rig:
         await rig.store.writer.execute(

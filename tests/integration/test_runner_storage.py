@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
 from typing import Any
 
+import pytest
+
 from narrun_async.control import RunControl, StopSignal
 from narrun_async.errors import ExitCode
 from narrun_async.progress import Progress
@@ -36,6 +38,7 @@ async def free_the_disk(rig: Any) -> None:
     await rig.store.writer.execute("PRAGMA max_page_count = 1073741823")
 
 
+@pytest.mark.fault("D01")
 async def test_a_full_disk_stops_the_calls_and_loses_nothing_that_was_saved(open_rig: OpenRig) -> None:
     async with open_rig(400, latency_ms=4) as rig:
         seen = dict[str, Any]()
@@ -65,6 +68,7 @@ async def test_a_full_disk_stops_the_calls_and_loses_nothing_that_was_saved(open
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("D01")
 async def test_a_disk_that_is_freed_in_time_costs_nothing(open_rig: OpenRig) -> None:
     async with open_rig(300, latency_ms=4) as rig:
 
@@ -103,6 +107,7 @@ async def test_a_signal_ends_the_wait_for_a_full_disk(open_rig: OpenRig) -> None
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("D07")
 async def test_a_database_that_another_process_locks_for_a_while_costs_nothing(open_rig: OpenRig) -> None:
     async with open_rig(200, latency_ms=4) as rig:
         await rig.store.writer.execute("PRAGMA busy_timeout = 20")
@@ -120,6 +125,7 @@ async def test_a_database_that_another_process_locks_for_a_while_costs_nothing(o
         await rig.assert_invariants()
 
 
+@pytest.mark.fault("D09")
 async def test_a_database_that_is_deleted_under_the_run_stops_it_within_a_flush(open_rig: OpenRig) -> None:
     async with open_rig(400, latency_ms=4) as rig:
         calls = list[int]()

@@ -105,6 +105,7 @@ async def test_canaries_are_counted_beside_the_results_and_never_among_them(open
         assert rig.endpoint.stats().calls == 215
         asked = rig.query("SELECT narrative_id, COUNT(*) FROM canary_answers GROUP BY narrative_id")
         assert asked == [(number, 3) for number in range(1, 6)]
+        assert rig.query("SELECT COUNT(*) FROM narrative_results") == [(200,)]
         tokens = rig.query("SELECT SUM(prompt_tokens) FROM attempts")[0][0]
         assert result.summary.prompt_tokens == tokens + rig.query("SELECT SUM(prompt_tokens) FROM canary_answers")[0][0]
         await rig.assert_invariants()
@@ -129,7 +130,7 @@ async def test_canaries_of_a_resumed_run_come_first_and_show_that_answers_flip(o
 
 
 async def test_a_canary_that_gets_no_answer_costs_nothing_but_itself(open_rig: OpenRig) -> None:
-    async with open_rig(100, latency_ms=1, fault_rates={"malformed": 0.3, "http_500": 0.1}) as rig:
+    async with open_rig(100, latency_ms=25, fault_rates={"malformed": 0.3, "http_500": 0.1}) as rig:
         result = await rig.run(canaries=CanaryPlan(count=10, every=20))
         counts = result.summary.canaries
         assert counts.n_asked > 0

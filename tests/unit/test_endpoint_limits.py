@@ -11,7 +11,7 @@ from narrun_async.errors import BudgetSpentError, RunStopping, WaitedTooLongErro
 from narrun_async.limits import Budget, BudgetLimits, EndpointLimits, LimitSettings
 from narrun_async.limits.auto import Phase
 from narrun_async.limits.breaker import SUCCESSES_TO_OPEN
-from narrun_async.limits.endpoint import HISTORY, LOOK_AGAIN_S, OVERLOADS_IN_A_ROW
+from narrun_async.limits.endpoint import BY_THE_DISK, HISTORY, LOOK_AGAIN_S, OVERLOADS_IN_A_ROW
 from narrun_async.limits.slots import FIRST_WINDOW
 from narrun_async.limits.turns import OPENING_S
 from narrun_async.models import ErrorCategory, Usage
@@ -296,6 +296,26 @@ async def test_a_pause_holds_everybody_and_its_end_lets_everybody_go_however_oft
         await asyncio.gather(*waiting)
         assert world.limits.waiting_for is None
     assert world.limits.downtime_s == pytest.approx(180)
+
+
+async def test_a_pause_by_the_disk_and_one_by_a_person_end_each_by_itself() -> None:
+    world = World()
+    world.limits.pause(BY_THE_DISK)
+    assert not world.limits.is_paused
+    assert world.limits.waiting_for == BY_THE_DISK
+    world.limits.pause()
+    assert world.limits.is_paused
+    waiting = asyncio.create_task(world.limits.wait_open())
+    world.limits.unpause(BY_THE_DISK)
+    await world.pass_time(60)
+    assert not waiting.done()
+    world.limits.pause(BY_THE_DISK)
+    world.limits.unpause()
+    await world.pass_time(60)
+    assert not waiting.done()
+    world.limits.unpause(BY_THE_DISK)
+    await waiting
+    assert world.limits.downtime_s == pytest.approx(120)
 
 
 async def test_a_pause_is_no_trouble_of_the_endpoint_and_counts_once() -> None:

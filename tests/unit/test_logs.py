@@ -151,6 +151,7 @@ def test_root_handlers_see_nothing_of_our_lines(tmp_path: Path) -> None:
     assert seen.getvalue() == ""
 
 
+@pytest.mark.fault("D17")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_costs_one_warning_and_the_other_files_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -180,6 +181,7 @@ def test_a_log_directory_that_cannot_be_made_costs_one_warning(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.fault("D17")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_logging_survives_when_stderr_is_gone_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reliability import Measured
 
 from narrun_async.errors import ExitCode, LockHeldError, StorageError
 from narrun_async.models import Outcome, PageCursor, ProgressMark, RunId, Selection
@@ -294,8 +295,9 @@ async def test_a_file_without_checksums_takes_the_one_of_its_workbook(tmp_path: 
         await store.aclose()
 
 
+@pytest.mark.fault("D14")
 async def test_a_legacy_file_with_duplicate_results_is_refused_and_not_a_byte_changes(
-    tmp_path: Path, build: Any
+    tmp_path: Path, build: Any, measured: Measured
 ) -> None:
     path = tmp_path / "experiments.db"
     write_legacy(path, "a", build, duplicate=True)
@@ -306,6 +308,7 @@ async def test_a_legacy_file_with_duplicate_results_is_refused_and_not_a_byte_ch
         assert refused.value.exit_code is ExitCode.STORAGE
     assert digest(path) == before
     assert [found.name for found in tmp_path.iterdir()] == ["experiments.db"]
+    measured("refused twice with the number of narratives; not a byte changed, no file left beside it")
 
 
 async def test_a_reader_does_not_migrate(tmp_path: Path, build: Any) -> None:
@@ -357,8 +360,11 @@ FOREIGN: Mapping[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.fault("D15")
 @pytest.mark.parametrize("kind", sorted(FOREIGN))
-async def test_a_file_that_is_not_ours_is_refused_and_left_byte_for_byte(tmp_path: Path, kind: str) -> None:
+async def test_a_file_that_is_not_ours_is_refused_and_left_byte_for_byte(
+    tmp_path: Path, kind: str, measured: Measured
+) -> None:
     make, sentence = FOREIGN[kind]
     path = tmp_path / "experiments.db"
     make(path)
@@ -368,6 +374,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_byte_for_byte(tmp_pat
     assert str(path) in str(refused.value)
     assert digest(path) == before
     assert [found.name for found in tmp_path.iterdir()] == ["experiments.db"]
+    measured(f"{kind}: refused, byte for byte as before")
 
 
 @pytest.mark.parametrize("kind", ["newer", "foreign", "text", "empty"])

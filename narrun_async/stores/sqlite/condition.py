@@ -13,7 +13,7 @@ from pathlib import Path
 from narrun_async.errors import NarrunError, StorageError
 from narrun_async.stores.locking import database_is_locked, describe_holder
 from narrun_async.stores.mounts import file_system_of, is_network_type, read_mount_table
-from narrun_async.stores.sqlite.connection import connect_reader, wrap_sqlite_errors
+from narrun_async.stores.sqlite.connection import connect_reader, refuse_stump, wrap_sqlite_errors
 from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION, refuse_foreign, schema_version
 
 #: beside the database, and as sensitive as it
@@ -29,7 +29,7 @@ class DatabaseCondition:
     #: why it cannot be read, if it cannot
     problem: NarrunError | None = None
     size_bytes: int = 0
-    #: lines of `quick_check`; empty: it found nothing
+    #: lines of `integrity_check`; empty: it found nothing
     damage: tuple[str, ...] = ()
     #: None where the file holds no tables, or cannot be read
     schema_version: int | None = None
@@ -83,14 +83,12 @@ async def examine_database(path: Path, *, mount_table: str | None = None) -> Dat
 
 async def _look_inside(path: Path) -> tuple[NarrunError | None, tuple[str, ...], int | None]:
     """What keeps it from being read, what is damaged, and the schema version."""
-    if path.stat().st_size == 0:
-        empty = StorageError("the file is empty, which no database is", path=path, advice="remove it, or restore it")
-        return empty, (), None
     try:
+        refuse_stump(path)
         reader = await connect_reader(path)
         try:
             with wrap_sqlite_errors(path):
-                async with reader.execute("PRAGMA quick_check(5)") as cursor:
+                async with reader.execute("PRAGMA integrity_check(5)") as cursor:
                     damage = tuple([str(row[0]) async for row in cursor if row[0] != "ok"])
                 has_tables = await refuse_foreign(reader, path)
                 return None, damage, await schema_version(reader) if has_tables else None

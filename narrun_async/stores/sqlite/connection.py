@@ -15,9 +15,11 @@ import anyio
 
 from narrun_async.errors import LockHeldError, StorageError
 from narrun_async.stores.locking import describe_holder
+from narrun_async.stores.room import is_out_of_room
 
 #: how long SQLite itself waits for a lock of another connection before it gives up
 BUSY_TIMEOUT_S = 30.0
+SMALLEST_PAGE_BYTES = 512
 
 
 async def connect_writer(path: Path) -> aiosqlite.Connection:
@@ -58,6 +60,21 @@ async def _connect(path: Path, mode: str) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def refuse_stump(path: Path) -> None:
+    """SQLite takes a file without one whole page for a new database, and would write over what is left of an old one.
+
+    :raises StorageError: it is that short
+    """
+    size = path.stat().st_size
+    if size >= SMALLEST_PAGE_BYTES:
+        return
+    raise StorageError(
+        f"the file is {'empty' if not size else f'cut short ({size} bytes)'}, which no database is",
+        path=path,
+        advice="remove it, or restore it",
+    )
 
 
 def create_private_file(path: Path) -> None:
@@ -129,8 +146,14 @@ def wrap_sqlite_errors(path: Path) -> Iterator[None]:
         primary = code & 0xFF if code is not None else None
         if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LockHeldError(path, holder=describe_holder(path)) from error
+        if code == sqlite3.SQLITE_IOERR_WRITE and is_out_of_room(path):
+            primary = sqlite3.SQLITE_FULL
         raise StorageError(
-            _explain(primary, error), path=path, advice=_advise(primary), may_pass=primary == sqlite3.SQLITE_FULL
+            _explain(primary, error),
+            path=path,
+            advice=_advise(primary),
+            may_pass=primary == sqlite3.SQLITE_FULL,
+            is_disk_failure=primary == sqlite3.SQLITE_IOERR,
         ) from (None if code is None else error)
 
 
@@ -138,7 +161,10 @@ _EXPLANATIONS = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space, then resume; nothing that was saved is lost"),
     sqlite3.SQLITE_READONLY: ("the file or its directory is read-only", "make both writable for this user"),
     sqlite3.SQLITE_NOTADB: ("this is not a SQLite database", "name another file with --db"),
-    sqlite3.SQLITE_CORRUPT: ("the database is damaged", "restore it from a backup; nothing was written to it"),
+    sqlite3.SQLITE_CORRUPT: (
+        "the database is damaged, or its disk fails to read it",
+        "check the disk; restore the file from a backup; nothing was written to it",
+    ),
     sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", "check the path and its permissions"),
     sqlite3.SQLITE_IOERR: ("the disk reported an error", "check the disk, then resume"),
 }

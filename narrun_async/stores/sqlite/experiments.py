@@ -42,6 +42,8 @@ class ExperimentsPart(Database):
         with self.wrap_errors():
             async with transaction(self.writer):
                 await self.writer.execute(f"INSERT INTO experiments ({names}) VALUES ({values})", columns)
+            # The file itself knows the experiment from now on; were its -wal lost, the journal could be asked.
+            await self.writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
         row = await self.fetch_one(statements.LOAD_EXPERIMENT, {"experiment_id": experiment_id})

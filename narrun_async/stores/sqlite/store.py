@@ -11,6 +11,7 @@ from narrun_async.stores.sqlite.connection import (
     connect_reader,
     connect_writer,
     create_private_file,
+    refuse_stump,
     wrap_sqlite_errors,
 )
 from narrun_async.stores.sqlite.experiments import ExperimentsPart
@@ -87,13 +88,20 @@ async def _create_database(path: Path) -> None:
 
 
 async def _refuse_damage(reader: aiosqlite.Connection, path: Path) -> None:
-    """`quick_check` before anything is written: SQLite inserts into a damaged file without a word (0.22 s a 236 MB)."""
-    if path.stat().st_size == 0:
-        raise StorageError("the file is empty, which no database is", path=path, advice="remove it, or restore it")
-    async with reader.execute("PRAGMA quick_check(1)") as cursor:
+    """Before anything is written: SQLite inserts into a damaged file without a word.
+
+    `quick_check` takes 0.6 s for 361 MB and `integrity_check` 0.9 s, but of 77 damaged files the former passed 24,
+    whose indexes lacked rows: the planner does not see such a row, and it can be stored twice.
+    """
+    refuse_stump(path)
+    async with reader.execute("PRAGMA integrity_check(1)") as cursor:
         row = await cursor.fetchone()
     if row is None or row[0] != "ok":
-        raise StorageError("the database is damaged", path=path, advice="restore it from a backup; nothing was written")
+        raise StorageError(
+            "the database is damaged, or its disk fails to read it",
+            path=path,
+            advice="check the disk; restore the file from a backup; nothing was written to it",
+        )
 
 
 async def open_sqlite_reader(path: Path) -> SqliteStore:
