@@ -37,7 +37,7 @@ resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest>
 test: $(DEV_ENV) ## run the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-crash: $(DEV_ENV) ## the long campaigns: 200 kills, a minute of outage (some nine minutes)
+test-crash: $(DEV_ENV) ## the long campaigns: 200 kills in each of five ways, every crash point, a minute of outage (an hour or so)
 	@$(BIN)/python -m pytest tests/crash tests/acceptance --long -s $(ARGS)
 
 reliability: $(DEV_ENV) ## the whole suite with its long campaigns; writes docs/reliability.md

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from narrun_async.clock import utc_now
@@ -181,6 +182,15 @@ class Caller:
         :raises WaitedTooLongError: it stayed unwell for longer than `--max-wait`
         :raises RunStopping: the run stops; nothing of this item is stored
         """
+        try:
+            return await self._retry(flight, first)
+        except (NarrunError, RunStopping, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise  # the last two: there is nobody left to hand a failed attempt to
+        except Exception as error:
+            self._release_suspect(flight)
+            return _internal_failure(flight.item, error)
+
+    async def _retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
         pending: AttemptFailed | None = first
         while True:
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 
@@ -32,3 +32,8 @@ def utc_text(moment: datetime) -> str:
 def utc_now() -> datetime:
     """The wall clock, aware, in UTC. Durations never come from it; they are monotonic."""
     return datetime.now(UTC)
+
+
+def utc_end(started_at: datetime, duration_s: float) -> datetime:
+    """The wall clock, but never earlier than a monotonic duration after the start: it may have been set back since."""
+    return max(utc_now(), started_at + timedelta(seconds=duration_s))

@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from narrun_async.caller import Caller, CallSpec, make_probe
-from narrun_async.clock import utc_now
+from narrun_async.clock import utc_end
 from narrun_async.control import LiveSettings, RunControl, StopSignal, follow_live_settings
 from narrun_async.control.live_settings import FILE_NAME as CONTROL_FILE
 from narrun_async.dispatcher import Dispatcher
@@ -53,6 +54,8 @@ class RunSettings:
     #: another model in mid-experiment stops the run instead of being told
     stops_on_model_change: bool = False
     canaries: CanaryPlan = field(default_factory=CanaryPlan)
+    #: what the process can serve at a time, whatever a person asks for while it goes; None: anything
+    most_calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +103,12 @@ class Runner:
         self._rng = rng or random.Random()
         self._accepts_restored = accepts_restored
         self._control = RunControl()
+        probe = make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s)
         self._limits = EndpointLimits(
             settings.limits,
             budget=budget,
-            probe=make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s),
+            # An endpoint that takes a probe and never answers it must not hold the first signal.
+            probe=lambda: self._control.abandon_on_stop(probe),
             clock=time.monotonic,
             sleep=self._control.sleep,
             rng=self._rng,
@@ -141,7 +146,7 @@ class Runner:
             beside.start_soon(watch, progress, self._control)
             await self._run_passes(run_id, start.selection, progress, counts)
             beside.cancel_scope.cancel()
-        return await self._finish(run_id, progress)
+        return await self._finish(run_id, progress, start.started_at)
 
     async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, counts: ResultCounts) -> None:
         guard = ErrorGuard(is_proven=counts.n_success > 0, max_consecutive_errors=self._settings.max_consecutive_errors)
@@ -230,8 +235,10 @@ class Runner:
     def _obey(self, settings: LiveSettings) -> None:
         """Do what `narrun set`, `pause` and `unpause` ask for."""
         RUN_LOG.info("asked for: concurrency %s, paused %s", settings.concurrency or "as started", settings.is_paused)
-        if settings.concurrency is not None:
-            self._limits.set_concurrency(None if settings.concurrency == "auto" else settings.concurrency)
+        if settings.concurrency == "auto":
+            self._limits.set_concurrency(None)
+        elif settings.concurrency is not None:
+            self._limits.set_concurrency(min(settings.concurrency, self._settings.most_calls or settings.concurrency))
         if settings.is_paused and not self._control.is_stopping:
             self._limits.pause()
         else:
@@ -253,7 +260,7 @@ class Runner:
             await self._control.wait_leaving()
         self._calls.cancel()
 
-    async def _finish(self, run_id: RunId, progress: Progress) -> RunResult:
+    async def _finish(self, run_id: RunId, progress: Progress, started_at: datetime) -> RunResult:
         experiment_id = self._experiment.experiment_id
         reason = self._control.reason
         snapshot = progress.snapshot()
@@ -272,7 +279,7 @@ class Runner:
             run_id,
             RunEnd(
                 status=verdict.status,
-                ended_at=utc_now(),
+                ended_at=utc_end(started_at, runtime_s),
                 runtime_s=runtime_s,
                 exit_code=verdict.exit_code,
                 ended_why=verdict.why,

@@ -15,7 +15,7 @@ from narrun_async.app.endpoints import Endpoint, call_spec, open_endpoint
 from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, load_config, plan_new
 from narrun_async.app.running import Tell, begin_run, tell_how_to_resume, tell_plan
 from narrun_async.caller import Caller, make_probe
-from narrun_async.clock import utc_now
+from narrun_async.clock import utc_end
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode
 from narrun_async.finalizer import finalize
@@ -81,7 +81,8 @@ async def _send_and_keep(
     :returns: how many narratives remain
     """
     started = time.monotonic()
-    run_id = await store.begin_run(begin_run(plan, endpoint))
+    start = begin_run(plan, endpoint)
+    run_id = await store.begin_run(start)
     outcomes, failed = await _send(plan.config, endpoint, items)
     runtime_s = time.monotonic() - started
     mark = ProgressMark(runtime_s=runtime_s, estimated_completion_time=None)
@@ -90,7 +91,7 @@ async def _send_and_keep(
     n_left = summary.counts.n_missing
     end = RunEnd(
         status=ExperimentStatus.INTERRUPTED if n_left else ExperimentStatus.COMPLETED,
-        ended_at=utc_now(),
+        ended_at=utc_end(start.started_at, runtime_s),
         runtime_s=runtime_s,
         exit_code=ExitCode.TEMPORARY if n_left else ExitCode.COMPLETED,
         ended_why=f"an estimate from {len(outcomes)} narratives",

@@ -14,6 +14,7 @@ from pathlib import Path
 from narrun_async import __version__
 from narrun_async.app.allowances import budget_limits, limit_settings, pace_words
 from narrun_async.app.databases import reading, source_file, writing
+from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files, within_room
 from narrun_async.app.endpoints import Endpoint, call_spec, check_endpoint, open_endpoint
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
@@ -62,6 +63,7 @@ async def run_experiment(
     given, resume = _read_config(request, environment)
     if request.backup and not resume:
         raise UsageError("--backup copies a database before a resume, and this is a new experiment")
+    n_files = make_room_for_files()
     if request.config_is_default and not resume:
         tell(f"no configuration was named; this is the simulated smoke run ({request.config_file})")
     database = chosen_database(request, given, environment)
@@ -85,7 +87,10 @@ async def run_experiment(
         async with open_endpoint(plan.config, environment, api_url=api_url) as endpoint:
             for line in banner_lines(_banner(plan, endpoint, database)):
                 tell(line)
-            result = await _work(store, plan, endpoint, interactive=interactive)
+            most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
+            if words := cramped_words(limit_settings(plan.config.operational), most_calls):
+                tell(f"NOTE: {words}")
+            result = await _work(store, plan, endpoint, most_calls=most_calls, interactive=interactive)
         await _finish(store, plan, result, request, endpoint=endpoint, tell=tell, say=say)
         if result.verdict.status is not ExperimentStatus.COMPLETED:
             tell_how_to_resume(plan, database, tell)
@@ -155,7 +160,9 @@ async def _plan_new(
     return await plan_new(store, request, given, notices(given, environment))
 
 
-async def _work(store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, interactive: bool) -> RunResult:
+async def _work(
+    store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, most_calls: int, interactive: bool
+) -> RunResult:
     operational = plan.config.operational
     prompt_tokens, completion_tokens = await store.sum_tokens(plan.experiment.experiment_id)
     runner = Runner(
@@ -164,12 +171,13 @@ async def _work(store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, intera
         plan.experiment,
         spec=call_spec(plan.config),
         settings=RunSettings(
-            limits=limit_settings(operational),
+            limits=within_room(limit_settings(operational), most_calls),
             max_passes=operational.max_passes,
             max_consecutive_errors=operational.max_consecutive_errors,
             page_size=operational.page_size,
             stops_on_model_change=operational.on_model_change == "stop",
             canaries=CanaryPlan(count=operational.canaries, every=operational.canary_every),
+            most_calls=most_calls,
         ),
         budget=Budget(budget_limits(operational), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
         batches=BatchPolicy(storage_pauses_s=storage_pauses(operational.max_storage_wait_s)),

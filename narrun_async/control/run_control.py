@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 
@@ -27,6 +28,7 @@ class StopSignal:
 
 
 StopReason = StopSignal | NarrunError
+Result = TypeVar("Result")
 
 
 class RunControl:
@@ -53,12 +55,27 @@ class RunControl:
             RUN_LOG.info("stopping: %s", reason)
             self.reason = reason
             self._stopping.set()
-            for callback in self._on_stop:
+            for callback in list(self._on_stop):
                 callback()
 
     def leave(self) -> None:
         """Abandon what is in flight, too. Safe to repeat."""
         self._leaving.set()
+
+    async def abandon_on_stop(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do something that is not worth waiting for once the run stops; it is cancelled then.
+
+        :raises RunStopping: the run stops, or stopped before
+        """
+        if self.is_stopping:
+            raise RunStopping
+        with anyio.CancelScope() as scope:
+            self._on_stop.append(scope.cancel)
+            try:
+                return await work()
+            finally:
+                self._on_stop.remove(scope.cancel)
+        raise RunStopping
 
     async def wait_stopping(self) -> None:
         await self._stopping.wait()

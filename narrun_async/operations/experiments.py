@@ -62,7 +62,7 @@ async def create_experiment(
             config_json=snapshot_json(config),
             config_sha256=snapshot_sha256(config),
             config_file=str(config_file.absolute()) if config_file else None,
-            os_info=platform.platform(),
+            os_info=_os_info(),
             hostname=socket.gethostname(),
             narrun_version=__version__,
             python_version=platform.python_version(),
@@ -70,6 +70,12 @@ async def create_experiment(
         )
     )
     return await store.load_experiment(experiment_id)
+
+
+def _os_info() -> str:
+    """As `platform.platform()` begins; that one starts a process for the rest, which could inherit the lock."""
+    system = platform.uname()
+    return f"{system.system}-{system.release}-{system.machine}"
 
 
 def is_incomplete(experiment: Experiment) -> bool:

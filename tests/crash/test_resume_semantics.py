@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import StartEndpoint
 from harness import Endpoint, Workplace, recorded_requests
+from reliability import Measured
 
 pytestmark = pytest.mark.crash
 
@@ -27,8 +30,9 @@ def read_logs(workplace: Workplace) -> dict[str, bytes]:
 # --- the stored configuration ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("R02")
 def test_a_resume_with_an_edited_file_sends_the_stored_prompt_and_shows_each_difference(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, measured: Measured
 ) -> None:
     record = workplace.directory / "requests.jsonl"
     endpoint = start_endpoint("--latency-ms", "30", "--record", str(record))
@@ -62,6 +66,8 @@ def test_a_resume_with_an_edited_file_sends_the_stored_prompt_and_shows_each_dif
     assert ", 3 calls at a time" in finished.err
     assert workplace.count_rows() == 60
     assert workplace.experiment()["system_prompt"] == "Answer in JSON."
+    workplace.run("verify").expect(0)  # I8
+    measured(f"5 edited settings named, {len(requests)} requests as stored, exit 0")
 
 
 def test_without_naming_a_file_the_one_that_the_experiment_came_from_is_compared(
@@ -114,15 +120,18 @@ def test_a_pilot_that_is_resumed_stays_a_pilot(workplace: Workplace, start_endpo
 # --- counting on -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("R04")
 def test_totals_runtime_row_numbers_and_logs_go_on_over_many_lives(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, is_long: bool, measured: Measured
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "25")
-    total = 160
+    lives, total = (20, 500) if is_long else (4, 160)
     config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(total))
     interrupt_at(workplace, 20, config, "--concurrency", "4")
     log_dir = workplace.experiment()["log_dir"]
-    for target, number in ((60, signal.SIGKILL), (100, signal.SIGINT), (130, signal.SIGTERM)):
+    for life in range(1, lives):
+        target = 20 + life * (total - 60) // lives
+        number = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[life % 3]
         logs, runtime_s = read_logs(workplace), runtimes(workplace)
         with workplace.start("resume", "latest", "--concurrency", "4") as process:
             workplace.wait_for_rows(target, process)
@@ -143,7 +152,7 @@ def test_totals_runtime_row_numbers_and_logs_go_on_over_many_lives(
     assert_logs_grew(logs, read_logs(workplace))
     experiment = workplace.experiment()
     assert experiment["log_dir"] == log_dir
-    assert len(runtimes(workplace)) == 5
+    assert len(runtimes(workplace)) == lives + 1
     assert all(seconds > 0 for seconds in runtimes(workplace))
     assert experiment["total_runtime_sec"] == pytest.approx(sum(runtimes(workplace)))
     assert experiment["n_narratives_total"] == experiment["n_narratives_completed"] == total
@@ -154,6 +163,8 @@ def test_totals_runtime_row_numbers_and_logs_go_on_over_many_lives(
     saved = workplace.ask("SELECT r.run_id, r.n_saved FROM runs AS r ORDER BY r.run_id")
     by_run = workplace.ask("SELECT run_id, COUNT(*) AS n_saved FROM narrative_results GROUP BY run_id ORDER BY run_id")
     assert saved == by_run
+    workplace.run("verify").expect(0)  # I13
+    measured(f"{lives + 1} lives: total and ranks as in one, runtime the sum of all, every log a prefix of the next")
 
 
 def runtimes(workplace: Workplace) -> list[float]:
@@ -182,8 +193,9 @@ def run_with_refusals(workplace: Workplace, endpoint: Endpoint, *, total: int) -
     return n_errors
 
 
+@pytest.mark.fault("R01")
 def test_retrying_errors_calls_for_exactly_the_error_rows_and_leaves_every_success_alone(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, measured: Measured
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "5")
     n_errors = run_with_refusals(workplace, endpoint, total=60)
@@ -225,16 +237,20 @@ def test_retrying_errors_calls_for_exactly_the_error_rows_and_leaves_every_succe
     # and there is nothing left to retry
     assert "nothing to do" in workplace.run("run", environment=environment).expect(0).err
     assert endpoint.calls() - calls_before == 2 * n_errors
+    measured(f"{n_errors} error rows retried twice: {2 * n_errors} calls, {60 - n_errors} successes untouched")
 
 
+@pytest.mark.fault("R01")
 def test_retrying_errors_that_is_killed_again_and_again_never_harms_a_row_and_comes_to_an_end(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, is_long: bool, measured: Measured
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "5")
+    kills_left = n_kills = 100 if is_long else 2
     run_with_refusals(workplace, endpoint, total=60)
     endpoint.change(fault_rates={}, latency_ms=150)
     successes = {key: row for key, row in workplace.rows().items() if not row["error_occurred"]}
-    while (n_errors := workplace.count_errors()) > 4:
+    while (n_errors := workplace.count_errors()) > 4 and kills_left:
+        kills_left -= 1
         with workplace.start("resume", workplace.experiment_id(), "--retry-errors-only", "-c", "2") as process:
             while workplace.count_errors() == n_errors and process.is_running:
                 pass
@@ -249,8 +265,10 @@ def test_retrying_errors_that_is_killed_again_and_again_never_harms_a_row_and_co
 
     assert workplace.count_errors() == 0
     assert workplace.experiment()["status"] == "completed"
+    measured(f"{n_kills - kills_left} kills while errors are retried: 0 successes changed, 0 rows lost")
 
 
+@pytest.mark.fault("R03")
 def test_a_plain_resume_leaves_error_rows_alone(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
     endpoint = start_endpoint("--latency-ms", "5")
     run_with_refusals(workplace, endpoint, total=40)
@@ -288,8 +306,29 @@ def test_retrying_errors_of_an_unfinished_experiment_leaves_what_is_missing_miss
 # --- which experiment ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("R03")
+@pytest.mark.parametrize(
+    "status", ["running", "interrupted", "failed", "completed", "", None], ids=lambda status: str(status) or "blank"
+)
+def test_an_experiment_of_any_status_is_completed_by_a_resume(
+    workplace: Workplace, start_endpoint: StartEndpoint, status: str | None, is_long: bool, measured: Measured
+) -> None:
+    if not is_long and status not in ("failed", None):
+        pytest.skip("the long tier has every status")
+    endpoint = start_endpoint("--latency-ms", "30")
+    interrupt_at(workplace, 8, workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(40)))
+    with closing(sqlite3.connect(workplace.database)) as connection, connection:
+        connection.execute("UPDATE experiments SET status = ?", (status,))
+
+    workplace.run("resume", workplace.experiment_id()).expect(0)
+
+    assert (workplace.experiment()["status"], workplace.count_rows()) == ("completed", 40)
+    measured(f"status {status!r} with rows missing: completed, exit 0")
+
+
+@pytest.mark.fault("R03")
 def test_a_completed_experiment_is_resumed_with_exit_code_zero_a_sentence_and_no_call(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, measured: Measured
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "5")
     config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(10))
@@ -301,6 +340,7 @@ def test_a_completed_experiment_is_resumed_with_exit_code_zero_a_sentence_and_no
     assert "nothing to do" in finished.err
     assert (endpoint.calls(), endpoint.stats()["probes"]) == (stats["calls"], stats["probes"])
     assert (workplace.experiment(), workplace.ask("SELECT * FROM runs")) == (experiment, runs)
+    measured("completed: exit 0, `nothing to do`, 0 calls, 0 probes, nothing written")
 
 
 def test_an_experiment_is_named_by_its_id_by_the_beginning_of_it_or_as_the_latest(

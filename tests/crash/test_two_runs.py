@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from conftest import StartEndpoint
 from harness import Endpoint, Process, Workplace, wait_until
+from reliability import Measured
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
-RACES_OF_EACH_KIND = 25
 CONCURRENCY = 2
 
 #: a run that has imported everything already and then spins until the moment given, so that both are after the lock at
@@ -28,6 +31,12 @@ while time.time() < moment:
     pass
 main()
 """
+
+
+@pytest.fixture
+def races(is_long: bool) -> int:
+    """Of each kind; one takes a second and a half."""
+    return 100 if is_long else 2
 
 
 def race(workplace: Workplace, *arguments: str) -> None:
@@ -78,29 +87,38 @@ def assert_paid_once(workplace: Workplace, endpoint: Endpoint) -> None:
     assert endpoint.settled_calls() == endpoint.answered() == workplace.count_rows()
 
 
-def test_of_two_new_runs_exactly_one_wins_each_time(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
+@pytest.mark.fault("L01")
+def test_of_two_new_runs_exactly_one_wins_each_time(
+    workplace: Workplace, start_endpoint: StartEndpoint, races: int, measured: Measured
+) -> None:
     endpoint, config = prepare(workplace, start_endpoint)
-    for _ in range(RACES_OF_EACH_KIND):
+    for _ in range(races):
         race(workplace, "run", config)
 
-    assert workplace.ask_one("SELECT COUNT(*) FROM experiments") == RACES_OF_EACH_KIND
-    assert workplace.ask_one("SELECT COUNT(*) FROM runs") == RACES_OF_EACH_KIND
+    assert workplace.ask_one("SELECT COUNT(*) FROM experiments") == races
+    assert workplace.ask_one("SELECT COUNT(*) FROM runs") == races
     assert_paid_once(workplace, endpoint)
+    measured(f"{races} races of new runs: one winner each time, 0 calls paid twice")
 
 
-def test_of_two_resumes_exactly_one_wins_each_time(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
+@pytest.mark.fault("L01")
+def test_of_two_resumes_exactly_one_wins_each_time(
+    workplace: Workplace, start_endpoint: StartEndpoint, races: int, measured: Measured
+) -> None:
     endpoint, config = prepare(workplace, start_endpoint)
     race(workplace, "run", config)
     experiment_id = workplace.experiment_id()
-    for _ in range(RACES_OF_EACH_KIND - 1):
+    for _ in range(races - 1):
         race(workplace, "resume", experiment_id)
 
-    assert workplace.ask_one("SELECT COUNT(*) FROM runs") == RACES_OF_EACH_KIND
+    assert workplace.ask_one("SELECT COUNT(*) FROM runs") == races
     assert_paid_once(workplace, endpoint)
+    measured(f"{races} races of resumes: one winner each time, 0 calls paid twice")
 
 
+@pytest.mark.fault("L02", "L03")
 def test_a_run_is_refused_while_another_works_whatever_it_wants_and_readers_are_not(
-    workplace: Workplace, start_endpoint: StartEndpoint
+    workplace: Workplace, start_endpoint: StartEndpoint, measured: Measured
 ) -> None:
     _, config = prepare(workplace, start_endpoint)
     alias = workplace.directory / "alias.db"
@@ -115,11 +133,14 @@ def test_a_run_is_refused_while_another_works_whatever_it_wants_and_readers_are_
             ("migrate",),
         ):
             assert named_pid(workplace.run(*command).expect(75).err) == holder.pid
+            assert count_writers(holder, workplace) == 1
         for command in (("list",), ("show", "latest"), ("status",), ("export", "latest")):
             workplace.run(*command).expect(0)
         assert "running" in workplace.run("list").out
         holder.kill()
+        measured("5 ways to write refused with 75 and the pid, 4 ways to read not", fault="L02")
 
+    forge_note(workplace)
     assert "interrupted" in workplace.run("list").expect(0).out  # nobody runs it any more, and it is shown so
     with workplace.start("resume") as successor:  # and nothing has to be removed by hand
         n_rows = workplace.count_rows()
@@ -127,3 +148,22 @@ def test_a_run_is_refused_while_another_works_whatever_it_wants_and_readers_are_
         assert successor.is_running
         os.kill(successor.pid, signal.SIGTERM)
         successor.wait().expect(143)
+    measured("resumed beside the note of a living, foreign process; nothing was removed by hand", fault="L03")
+
+
+def count_writers(holder: Process, workplace: Workplace) -> int:
+    """Descriptors of the process that may write to the database file itself."""
+    found = 0
+    for descriptor in Path(f"/proc/{holder.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if descriptor.readlink() == workplace.database.resolve():
+                flags = Path(f"/proc/{holder.pid}/fdinfo/{descriptor.name}").read_text()
+                found += bool(int(re.findall(r"flags:\s+(\d+)", flags)[0], 8) & (os.O_WRONLY | os.O_RDWR))
+    return found
+
+
+def forge_note(workplace: Workplace) -> None:
+    """As if the pid of the dead holder belonged to somebody else by now."""
+    note = workplace.database.with_name("experiments.db.lock.json")
+    forged = json.loads(note.read_text()) | {"pid": os.getpid()}
+    note.write_text(json.dumps(forged))

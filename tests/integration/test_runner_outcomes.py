@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from reliability import Measured
 
 from narrun_async.control import RunControl, StopSignal
 from narrun_async.errors import ExitCode
 from narrun_async.models import RawReply, Selection
 from narrun_async.progress import Progress
-from narrun_async.retrying import CallError, CallProblem
+from narrun_async.retrying import CallError, CallProblem, RetryPolicy
 from narrun_async.simulation.faults import draws_of, text_digest
 
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
@@ -246,8 +248,31 @@ class BreakingProvider:
         return None
 
 
+class BreakingPolicy(RetryPolicy):
+    """A policy with a defect: it does not know how long to wait."""
+
+    def backoff_s(self, attempt: int, rng: random.Random) -> float:
+        raise LookupError("made up")
+
+
+@pytest.mark.fault("P11")
+async def test_a_defect_between_two_calls_costs_one_narrative_and_not_the_run(
+    open_rig: OpenRig, measured: Measured
+) -> None:
+    async with open_rig(40) as rig:
+        lossy = BreakingProvider(rig.provider, breaks_at=1000)
+        result = await rig.run(provider=lossy, retry=BreakingPolicy(attempts=5), concurrency=16)
+        assert result.verdict.exit_code is ExitCode.COMPLETED_WITH_ERRORS
+        assert await rig.error_rows() == {8: "internal"}
+        await rig.assert_invariants()
+    measured("a defect in the retry loop: 1 error row `internal`, 39 of 39 others are successes")
+
+
+@pytest.mark.fault("P11")
 @pytest.mark.parametrize("breaks_at", [1, 2, 4])
-async def test_a_defect_of_ours_costs_one_narrative_and_not_the_run(open_rig: OpenRig, breaks_at: int) -> None:
+async def test_a_defect_of_ours_costs_one_narrative_and_not_the_run(
+    open_rig: OpenRig, breaks_at: int, measured: Measured
+) -> None:
     async with open_rig(40) as rig:
         result = await rig.run(provider=BreakingProvider(rig.provider, breaks_at=breaks_at))
         assert result.verdict.exit_code is ExitCode.COMPLETED_WITH_ERRORS
@@ -255,3 +280,4 @@ async def test_a_defect_of_ours_costs_one_narrative_and_not_the_run(open_rig: Op
         (row,) = [row for row in await rig.rows() if row["error_occurred"]]
         assert row["error_message"] == "defect in narrun: LookupError"
         await rig.assert_invariants()
+    measured(f"a defect at call {breaks_at} of a narrative: 1 error row `internal`, 39 of 39 others are successes")

@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from reliability import Measured
 
 from narrun_async.control import RunControl, StopSignal
 from narrun_async.errors import ExitCode
-from narrun_async.models import Selection
+from narrun_async.models import RawReply, Selection
 from narrun_async.progress import Progress
+from narrun_async.retrying import CallError, CallProblem
 
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -113,6 +115,47 @@ async def test_a_signal_is_obeyed_at_once_while_the_run_waits_for_the_endpoint(o
         assert time.monotonic() - signalled_s[0] < 1.0
         assert result.verdict.exit_code is ExitCode.SIGTERM
         assert await rig.error_rows() == {}
+        await rig.assert_invariants()
+
+
+class DumbEndpoint:
+    """A provider whose calls are lost, and whose probe is taken and never answered."""
+
+    def __init__(self) -> None:
+        self.is_probed = asyncio.Event()
+
+    async def complete(self, body: bytes) -> RawReply:
+        if b"Read this account" in body:
+            raise CallError(CallProblem.CONNECTION_LOST, "made up")
+        self.is_probed.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        return None
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("n_narratives", [1, 40], ids=["the probe that confirms", "the probe of the breaker"])
+async def test_a_first_signal_does_not_wait_for_a_probe_that_hangs(
+    open_rig: OpenRig, n_narratives: int, measured: Measured
+) -> None:
+    async with open_rig(n_narratives) as rig:
+        endpoint, signalled_s = DumbEndpoint(), list[float]()
+
+        async def interrupt(progress: Progress, control: RunControl) -> None:
+            await endpoint.is_probed.wait()
+            signalled_s.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        result = await rig.run(provider=endpoint, watch=interrupt, max_passes=1)
+        stopped_after_s = time.monotonic() - signalled_s[0]
+        assert stopped_after_s < 1.0
+        measured(f"SIGINT while a probe hangs: stopped after {stopped_after_s:.2f} s")
+        assert (result.verdict.exit_code, result.verdict.status) == (ExitCode.SIGINT, "interrupted")
+        assert await rig.rows() == []
+        # each call that was made is in the ledger, and none of them was the narrative's fault
+        assert rig.query("SELECT COUNT(*) > 0 FROM attempts") == [(1,)]
         await rig.assert_invariants()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from reliability import Measured
 
 from narrun_async.errors import ExitCode, LockHeldError, StorageError
 from narrun_async.stores.locking import DatabaseLock, database_is_locked, read_holder
@@ -85,19 +86,25 @@ def test_other_databases_in_the_directory_are_free(tmp_path: Path, hold: Callabl
         pass
 
 
-def test_the_lock_of_a_killed_process_is_free_within_a_second(tmp_path: Path, hold: Callable[[Path], Holder]) -> None:
+@pytest.mark.fault("L03")
+def test_the_lock_of_a_killed_process_is_free_within_a_second(
+    tmp_path: Path, hold: Callable[[Path], Holder], measured: Measured
+) -> None:
     path = tmp_path / "experiments.db"
     holder = hold(path)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     killed_s = time.monotonic()
     with DatabaseLock(path, purpose="run"):
-        assert time.monotonic() - killed_s < 1.0
+        free_after_s = time.monotonic() - killed_s
+        assert free_after_s < 1.0
+        measured(f"free {1000 * free_after_s:.0f} ms after SIGKILL")
         noted = read_holder(tmp_path / "experiments.db.lock.json")
         assert noted is not None
         assert noted.pid == os.getpid()
 
 
+@pytest.mark.fault("L03")
 def test_a_note_that_names_a_living_process_keeps_nobody_out(tmp_path: Path) -> None:
     path = tmp_path / "experiments.db"
     (tmp_path / "experiments.db.lock").touch()

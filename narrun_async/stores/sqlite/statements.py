@@ -289,7 +289,10 @@ WHERE experiment_id = :experiment_id
 """
 
 COUNT_UP_RUN = """
-UPDATE runs SET last_saved_at = :now_utc, runtime_s = MAX(runtime_s, :runtime_s), n_saved = n_saved + :saved
+UPDATE runs SET
+    last_saved_at = MAX(:now_utc, COALESCE(last_saved_at, started_at)),
+    runtime_s = MAX(runtime_s, :runtime_s),
+    n_saved = n_saved + :saved
 WHERE run_id = :run_id
 """
 
