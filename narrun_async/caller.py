@@ -100,6 +100,7 @@ class Caller:
 
     :param record: stores an attempt that decided nothing
     :param sleep: seconds; may raise `RunStopping`
+    :param clock: monotonic seconds
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Caller:
         record: Callable[[Attempt], Awaitable[None]],
         sleep: Callable[[float], Awaitable[None]],
         rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec = spec
         self._provider = provider
@@ -121,6 +123,7 @@ class Caller:
         self._record = record
         self._sleep = sleep
         self._rng = rng
+        self._clock = clock
 
     async def attempt(self, flight: Flight) -> Outcome:
         """One physical call, made while the worker holds a slot.
@@ -145,14 +148,14 @@ class Caller:
             return _endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
         body = self._spec.template.body_for(item.narrative_text)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
-        started_at, started = utc_now(), time.monotonic()
+        started_at, started = utc_now(), self._clock()
         self._progress.in_flight += 1
         in_flight = self._progress.in_flight
         try:
             judged = await self._send(body)
         finally:
             self._progress.in_flight -= 1
-        duration_s = time.monotonic() - started
+        duration_s = self._clock() - started
         if isinstance(judged, CallFailure):
             if judged.failure_class is FailureClass.FATAL:
                 raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")

@@ -79,6 +79,7 @@ class Runner:
     :param spec: what a call is made of
     :param rng: for jitter only; nothing that is stored depends on it
     :param accepts_restored: the database holds less than its journal says, and a person wants to go on from there
+    :param clock: monotonic seconds
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Runner:
         batches: BatchPolicy | None = None,
         rng: random.Random | None = None,
         accepts_restored: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._provider = provider
@@ -102,6 +104,7 @@ class Runner:
         self._batches = batches
         self._rng = rng or random.Random()
         self._accepts_restored = accepts_restored
+        self._clock = clock
         self._control = RunControl()
         probe = make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s)
         self._limits = EndpointLimits(
@@ -109,7 +112,7 @@ class Runner:
             budget=budget,
             # An endpoint that takes a probe and never answers it must not hold the first signal.
             probe=lambda: self._control.abandon_on_stop(probe),
-            clock=time.monotonic,
+            clock=clock,
             sleep=self._control.sleep,
             rng=self._rng,
         )
@@ -128,7 +131,7 @@ class Runner:
         progress = Progress(
             n_done_before=_untouched(counts, start.selection),
             n_remaining=n_remaining,
-            clock=time.monotonic,
+            clock=self._clock,
             downtime_s=lambda: self._limits.downtime_s,
             waiting_for=lambda: self._limits.waiting_for,
         )
@@ -175,6 +178,7 @@ class Runner:
                 record=outcomes.send,
                 sleep=self._control.sleep,
                 rng=self._rng,
+                clock=self._clock,
             )
             is_last_pass = number == self._settings.max_passes
             dispatcher = Dispatcher(caller, self._limits, guard, serving, self._control, is_last_pass=is_last_pass)

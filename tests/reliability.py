@@ -39,6 +39,8 @@ class Measured(Protocol):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", default=False, help="also what takes minutes: campaigns, outages")
+    parser.addoption("--schedules", type=int, default=0, help="so many seeded schedules in virtual time")
+    parser.addoption("--first-seed", type=int, default=0, help="the first of those seeds")
     parser.addoption("--reliability", action="store_true", default=False, help="write docs/reliability.md")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from virtual.memory_store import MemoryStore
 
 from narrun_async.clock import local_text
 from narrun_async.errors import BadInputError, UnknownExperimentError
@@ -47,7 +48,11 @@ async def open_sqlite(directory: Path) -> Store:
     return await open_sqlite_writer(directory / "experiments.db")
 
 
-STORES: dict[str, OpenStore] = {"sqlite": open_sqlite}
+async def open_memory(directory: Path) -> Store:
+    return MemoryStore()
+
+
+STORES: dict[str, OpenStore] = {"memory": open_memory, "sqlite": open_sqlite}
 
 STARTED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 MARK = ProgressMark(runtime_s=1.5, estimated_completion_time="2026-03-04 09:00:00")

@@ -6,7 +6,7 @@ tests say it, and `tests/reliability.py` puts both beside each other in `docs/re
 
 from __future__ import annotations
 
-from fault_matrix import answers, disk, entrances, locks, network, process, retries, security
+from fault_matrix import answers, disk, entrances, locks, network, process, retries, schedules, security
 from fault_matrix.rows import FaultRow
 
 __all__ = ["FAULTS", "FAULT_IDS", "FaultRow"]
@@ -14,6 +14,7 @@ __all__ = ["FAULTS", "FAULT_IDS", "FaultRow"]
 #: every row, in the order in which people read them
 FAULTS: tuple[FaultRow, ...] = (
     *process.ROWS,
+    *schedules.ROWS,
     *disk.ROWS,
     *locks.ROWS,
     *network.ROWS,

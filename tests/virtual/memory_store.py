@@ -1,0 +1,435 @@
+"""The Store in memory: the reference that a run in virtual time works on, with the same promises as SQLite's.
+
+It pauses where a database would, before and after every step of a transaction, so that a crash can fall between any two
+of them. What a row holds comes from the production code (`result_rows`); when it may be written is decided here anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import anyio
+
+from narrun_async.clock import local_now, utc_now, utc_text
+from narrun_async.errors import StorageError, UnknownExperimentError
+from narrun_async.metrics import ConfusionCounts
+from narrun_async.models import (
+    Attempt,
+    CanaryCounts,
+    Cohort,
+    DataSource,
+    Experiment,
+    ExperimentId,
+    ExperimentStatus,
+    IngestReport,
+    NarrativeId,
+    NewExperiment,
+    Outcome,
+    PageCursor,
+    ProgressMark,
+    ResultCounts,
+    RunEnd,
+    RunId,
+    RunRecord,
+    RunStart,
+    Selection,
+    Serving,
+    WorkItem,
+    WriterMessage,
+)
+from narrun_async.ports import ConflictRule, NarrativeSource
+from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, EXPERIMENTS
+from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
+from narrun_async.stores.sqlite.statements import RESULT_COLUMNS
+from virtual.ingest import insert_source
+from virtual.tables import Draft, Row, Tables
+
+_ATTEMPT_COLUMNS = (
+    *("experiment_id", "run_id", "narrative_id", "started_at", "duration_s", "error_category", "error_message"),
+    *("http_status", "charged", "prompt_tokens", "completion_tokens"),
+)
+_RUN_COLUMNS = ("run_id", "mode", "selection", "concurrency", "started_at", "ended_at", "runtime_s", "n_saved")
+_CANARY_COLUMNS = tuple(name for name in CANARY_ANSWERS if name != "canary_id")
+#: what replacing an error row leaves as it was
+_KEPT = (
+    "experiment_id",
+    "incident_id",
+    "narrative_type",
+    "row_num",
+    "narrative_text",
+    "manual_flag_ind",
+    "manual_flag",
+)
+
+
+class MemoryStore:
+    """`ports.Store`.
+
+    :param pause: awaited wherever a database would take its time
+    :param is_full: whether the disk takes nothing more
+    """
+
+    def __init__(
+        self,
+        tables: Tables | None = None,
+        *,
+        pause: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._tables = tables or Tables()
+        self._pause = pause
+        self._is_full = is_full
+        self._tables.epoch += 1
+        self._epoch = self._tables.epoch
+        self._is_writing = False
+
+    async def aclose(self) -> None:
+        await self._pause()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Draft]:
+        """BEGIN to COMMIT, shielded as a whole, as the one over SQLite is."""
+        if self._is_writing:
+            raise StorageError("SQLite refuses: cannot start a transaction within a transaction")
+        with anyio.CancelScope(shield=True):
+            self._is_writing = True
+            try:
+                await self._pause()
+                draft = self._tables.draft()
+                yield draft
+                await self._pause()
+                if self._is_full():
+                    raise StorageError("the disk is full", advice="free some space, then resume", may_pass=True)
+                if self._epoch != self._tables.epoch:
+                    raise StorageError("the database was opened again by another process")
+                self._tables.apply(draft)
+                await self._pause()
+            finally:
+                self._is_writing = False
+
+    # --- sources ---
+
+    async def find_source(self, *, checksums: Sequence[str]) -> DataSource | None:
+        await self._pause()
+        return next((found for one in checksums if (found := self._source(one))), None)
+
+    async def find_source_by_path(self, path: str) -> DataSource | None:
+        found = [source for source in await self.list_sources() if source.path == path]
+        return found[-1] if found else None
+
+    async def list_sources(self) -> list[DataSource]:
+        await self._pause()
+        return [source for checksum in self._tables["sources"] if (source := self._source(checksum))]
+
+    def _source(self, checksum: str) -> DataSource | None:
+        ids = self._tables["sources"].get(checksum)
+        if not ids:
+            return None
+        row = self._tables["source_narratives"][ids[0]]
+        return DataSource(path=row["data_source"], checksum=checksum, n_narratives=len(ids), loaded_at=row["loaded_at"])
+
+    async def add_source(self, source: NarrativeSource, *, on_conflict: ConflictRule) -> IngestReport:
+        async with self._transaction() as draft:
+            return await insert_source(draft, self._tables, source, on_conflict, self._pause)
+
+    async def load_cohort(self, checksum: str, *, max_narratives: int | None) -> Cohort:
+        await self._pause()
+        ids = self._tables["sources"].get(checksum, ())[:max_narratives]
+        last = NarrativeId(ids[-1] if ids else 0)
+        return Cohort(data_checksum=checksum, last_narrative_id=last, n_narratives=len(ids))
+
+    # --- experiments and runs ---
+
+    async def create_experiment(self, new: NewExperiment) -> None:
+        counters = ("n_narratives_processed", "n_narratives_skipped", "n_narratives_completed", "n_errors")
+        async with self._transaction() as draft:
+            if draft.get("experiments", new.experiment_id) is not None:
+                raise StorageError("SQLite refuses: UNIQUE constraint failed: experiments.experiment_id")
+            columns = asdict(new) | dict.fromkeys(counters, 0) | {"status": ExperimentStatus.RUNNING.value}
+            draft.fill("experiments", new.experiment_id, columns)
+
+    async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
+        await self._pause()
+        row = self._tables["experiments"].get(experiment_id)
+        if row is None:
+            raise UnknownExperimentError(experiment_id)
+        return _experiment(row)
+
+    async def list_experiments(self) -> list[Experiment]:
+        await self._pause()
+        newest_last = sorted(self._tables["experiments"].values(), key=lambda row: row["created_at"])
+        return [_experiment(row) for row in reversed(newest_last)]
+
+    async def begin_run(self, start: RunStart) -> RunId:
+        columns = asdict(start) | {
+            "mode": start.mode.value,
+            "selection": start.selection.value,
+            "started_at": utc_text(start.started_at),
+            "runtime_s": 0.0,
+            "n_saved": 0,
+        }
+        async with self._transaction() as draft:
+            run_id = draft.next_number("runs")
+            draft.fill("runs", run_id, columns | {"run_id": run_id})
+            await self._pause()
+            experiment = draft.get("experiments", start.experiment_id)
+            draft.update(
+                "experiments",
+                start.experiment_id,
+                status=ExperimentStatus.RUNNING.value,
+                start_time=experiment["start_time"] or local_now(),
+                end_time=None,
+                narrun_version=start.narrun_version,
+            )
+        return RunId(run_id)
+
+    async def end_run(self, experiment_id: ExperimentId, run_id: RunId, end: RunEnd) -> None:
+        async with self._transaction() as draft:
+            draft.update(
+                "runs",
+                run_id,
+                ended_at=utc_text(end.ended_at),
+                runtime_s=end.runtime_s,
+                exit_code=int(end.exit_code),
+                ended_why=end.ended_why,
+            )
+            await self._pause()
+            runs = [draft.get("runs", one) for one in self._tables["runs"]]
+            total_s = sum(row["runtime_s"] for row in runs if row["experiment_id"] == experiment_id)
+            status = end.status.value
+            forgets = {"estimated_completion_time": None} if end.status is ExperimentStatus.COMPLETED else {}
+            draft.update(
+                "experiments", experiment_id, status=status, end_time=local_now(), total_runtime_sec=total_s, **forgets
+            )
+
+    async def list_runs(self, experiment_id: ExperimentId) -> list[RunRecord]:
+        await self._pause()
+        rows = [row for row in self._tables["runs"].values() if row["experiment_id"] == experiment_id]
+        return [RunRecord(**{name: row[name] for name in (*_RUN_COLUMNS, "exit_code", "ended_why")}) for row in rows]
+
+    async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
+        if unknown := columns.keys() - EXPERIMENTS.keys():
+            raise KeyError(f"not columns of experiments: {sorted(unknown)}")
+        async with self._transaction() as draft:
+            draft.update("experiments", experiment_id, **columns)
+
+    # --- the remaining set ---
+
+    async def load_page(
+        self, experiment: Experiment, selection: Selection, *, run_id: RunId, after: PageCursor, limit: int
+    ) -> list[WorkItem]:
+        await self._pause()
+        cohort, items = experiment.cohort, list[WorkItem]()
+        ids = self._tables["sources"].get(cohort.data_checksum, ())
+        begin, end = bisect_right(ids, after.narrative_id), bisect_right(ids, cohort.last_narrative_id)
+        for rank, narrative_id in enumerate(ids[begin:end], after.row_num + 1):
+            narrative = self._tables["source_narratives"][narrative_id]
+            result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
+            if _is_selected(result, selection, run_id):
+                items.append(_work_item(narrative, rank, replaces_error=result is not None))
+                if len(items) == limit:
+                    break
+        await self._pause()
+        return items
+
+    async def load_canaries(self, experiment: Experiment, *, limit: int) -> list[WorkItem]:
+        await self._pause()
+        cohort, items = experiment.cohort, list[WorkItem]()
+        for narrative_id in self._tables["sources"].get(cohort.data_checksum, ()):
+            narrative = self._tables["source_narratives"][narrative_id]
+            result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
+            if narrative_id <= cohort.last_narrative_id and result is not None and not result["error_occurred"]:
+                items.append(replace(_work_item(narrative, 0, replaces_error=False), is_canary=True))
+        return items[:limit]
+
+    async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
+        counts = await self.count_results(experiment)
+        missing = counts.n_missing if selection is not Selection.ERRORS else 0
+        return missing + (counts.n_errors if selection is not Selection.MISSING else 0)
+
+    # --- writing ---
+
+    async def write_batch(
+        self, experiment_id: ExperimentId, run_id: RunId, messages: Sequence[WriterMessage], mark: ProgressMark
+    ) -> None:
+        async with self._transaction() as draft:
+            for message in messages:
+                if isinstance(message, Serving):
+                    _insert_serving(draft, experiment_id, run_id, message)
+                    continue
+                if _is_canary(message):
+                    _insert_canary_answer(draft, experiment_id, run_id, message)
+                    continue
+                attempt = message if isinstance(message, Attempt) else message.attempt
+                if attempt is not None:
+                    _insert_attempt(draft, experiment_id, run_id, attempt)
+            await self._pause()
+            if draft.get("experiments", experiment_id) is None:
+                raise StorageError("SQLite refuses (SQLITE_CONSTRAINT_FOREIGNKEY): FOREIGN KEY constraint failed")
+            changes = Counter[str]()
+            for message in messages:
+                if isinstance(message, Outcome) and not _is_canary(message):
+                    changes.update(_write_row(draft, experiment_id, run_id, message))
+                    await self._pause()
+            experiment, run = draft.get("experiments", experiment_id), draft.get("runs", run_id)
+            draft.update(
+                "experiments",
+                experiment_id,
+                n_narratives_processed=experiment["n_narratives_processed"] + changes["new_rows"],
+                n_narratives_completed=experiment["n_narratives_completed"] + changes["new_rows"],
+                n_errors=experiment["n_errors"] + changes["new_errors"] - changes["fewer_errors"],
+                last_progress_update=local_now(),
+                estimated_completion_time=mark.estimated_completion_time,
+            )
+            await self._pause()
+            draft.update(
+                "runs",
+                run_id,
+                last_saved_at=utc_text(utc_now()),
+                runtime_s=max(run["runtime_s"], mark.runtime_s),
+                n_saved=run["n_saved"] + changes["saved"],
+            )
+
+    # --- counting and reading ---
+
+    async def count_results(self, experiment: Experiment) -> ResultCounts:
+        rows = await self._rows(experiment.experiment_id)
+        n_errors = sum(row["error_occurred"] for row in rows)
+        n_total = experiment.cohort.n_narratives
+        return ResultCounts(n_total=n_total, n_success=len(rows) - n_errors, n_errors=n_errors)
+
+    async def count_confusion(self, experiment_id: ExperimentId) -> ConfusionCounts:
+        rows = [row for row in await self._rows(experiment_id) if not row["error_occurred"]]
+        names = {"tp": "is_true_positive", "fp": "is_false_positive"}
+        names |= {"fn": "is_false_negative", "tn": "is_true_negative"}
+        return ConfusionCounts(**{short: sum(row[name] or 0 for row in rows) for short, name in names.items()})
+
+    async def count_detected(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        found = Counter(row["detected"] for row in await self._rows(experiment_id))
+        return found[1], found[0]
+
+    async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
+        found = Counter(row["error_category"] for row in await self._rows(experiment_id) if row["error_occurred"])
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+    async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
+        await self._pause()
+        ledgers = [*self._tables["attempts"].values(), *self._tables["canary_answers"].values()]
+        calls = [row for row in ledgers if row["experiment_id"] == experiment_id]
+        prompt, completion = (sum(row[name] or 0 for row in calls) for name in ("prompt_tokens", "completion_tokens"))
+        return prompt, completion
+
+    async def list_servings(self, experiment_id: ExperimentId) -> list[Serving]:
+        await self._pause()
+        names = ("model", "system_fingerprint", "server")
+        rows = [row for row in self._tables["servings"].values() if row["experiment_id"] == experiment_id]
+        return [Serving(**{name: row[name] or None for name in names}) for row in rows]
+
+    async def count_canaries(self, experiment_id: ExperimentId) -> CanaryCounts:
+        results = {row["incident_id"] + row["narrative_type"]: row for row in await self._rows(experiment_id)}
+        asked = [row for row in self._tables["canary_answers"].values() if row["experiment_id"] == experiment_id]
+        answered = [row for row in asked if row["detected"] is not None]
+        flipped = 0
+        for row in answered:
+            narrative = self._tables["source_narratives"][row["narrative_id"]]
+            result = results[narrative["incident_id"] + narrative["narrative_type"]]
+            flipped += result["detected"] is not None and result["detected"] != row["detected"]
+        return CanaryCounts(n_asked=len(asked), n_answered=len(answered), n_flipped=flipped)
+
+    async def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
+        for row in sorted(await self._rows(experiment_id), key=lambda row: row["row_num"]):
+            yield dict(row)
+
+    async def _rows(self, experiment_id: ExperimentId) -> list[Row]:
+        await self._pause()
+        return [row for key, row in self._tables["narrative_results"].items() if key[0] == experiment_id]
+
+
+def _key(experiment_id: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return experiment_id, row["incident_id"], row["narrative_type"]
+
+
+def _is_selected(result: Row | None, selection: Selection, run_id: RunId) -> bool:
+    if result is None:
+        return selection is not Selection.ERRORS
+    is_open_error = bool(result["error_occurred"]) and result["run_id"] != run_id
+    return selection is not Selection.MISSING and is_open_error
+
+
+def _is_canary(message: WriterMessage) -> bool:
+    return isinstance(message, Outcome) and message.item.is_canary
+
+
+def _insert_serving(draft: Draft, experiment_id: ExperimentId, run_id: RunId, serving: Serving) -> None:
+    names = ("experiment_id", "run_id", "model", "system_fingerprint", "server", "first_seen_at")
+    values = dict(zip(names, serving_row(experiment_id, run_id, serving), strict=True))
+    key = tuple(values[name] for name in ("experiment_id", "model", "system_fingerprint", "server"))
+    if draft.get("servings", key) is None:
+        draft.fill("servings", key, values | {"serving_id": draft.next_number("servings")})
+
+
+def _insert_canary_answer(draft: Draft, experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> None:
+    values = dict(zip(_CANARY_COLUMNS, canary_row(experiment_id, run_id, outcome), strict=True))
+    number = draft.next_number("canary_answers")
+    draft.fill("canary_answers", number, values | {"canary_id": number})
+
+
+def _insert_attempt(draft: Draft, experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) -> None:
+    values = dict(zip(_ATTEMPT_COLUMNS, attempt_row(experiment_id, run_id, attempt), strict=True))
+    number = draft.next_number("attempts")
+    draft.fill("attempts", number, values | {"attempt_id": number})
+    if attempt.error_category is not None:
+        key = (experiment_id, attempt.narrative_id)
+        draft.put("failed_calls", key, draft.get("failed_calls", key, 0) + 1)
+
+
+def _write_row(draft: Draft, experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> Iterator[str]:
+    """Yields what the row counts for: `saved`, `new_rows`, `new_errors`."""
+    parameters, is_error = result_row(experiment_id, run_id, outcome)
+    row = dict(zip(RESULT_COLUMNS, parameters, strict=False))
+    key = _key(experiment_id, row)
+    n_failed = draft.get("failed_calls", (experiment_id, outcome.item.narrative_id), 0)
+    row |= {"first_error_message": row["error_message"], "attempt_count": n_failed + (not is_error)}
+    before = draft.get("narrative_results", key)
+    if before is None:
+        number = draft.next_number("narrative_results")
+        draft.fill("narrative_results", key, row | {"result_id": number})
+        yield from ("saved", "new_rows", *(("new_errors",) if is_error else ()))
+    elif outcome.item.replaces_error and before["error_occurred"]:
+        row["first_error_message"] = before["first_error_message"] or before["error_message"]
+        row["attempt_count"] = max(row["attempt_count"], before["attempt_count"] + 1)
+        kept = {name: before[name] for name in (*_KEPT, "result_id")}
+        draft.fill("narrative_results", key, row | kept)
+        yield "saved"
+        if not is_error:
+            yield "fewer_errors"
+
+
+def _work_item(row: Row, rank: int, *, replaces_error: bool) -> WorkItem:
+    names = ("narrative_id", "incident_id", "narrative_type", "narrative_text", "text_sha256")
+    fields = {name: row[name] for name in (*names, "manual_flag_ind", "manual_flag")}
+    return WorkItem(**fields, row_num=rank, replaces_error=replaces_error)
+
+
+def _experiment(row: Row) -> Experiment:
+    return Experiment(
+        experiment_id=row["experiment_id"],
+        name=row["experiment_name"],
+        status=ExperimentStatus(row["status"]),
+        cohort=Cohort(
+            data_checksum=row["data_checksum"],
+            last_narrative_id=row["cohort_last_narrative_id"],
+            n_narratives=row["n_narratives_total"],
+        ),
+        config_json=row["config_json"],
+        config_sha256=row["config_sha256"],
+        log_dir=row["log_dir"],
+        created_at=row["created_at"],
+        columns=dict(row),
+    )
