@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,25 @@ from narrun_async.stores import (
     open_sqlite_writer,
     refuse_network_file_system,
 )
+
+
+def checked_database(path: Path) -> Path:
+    """The path, if a database can be there.
+
+    :raises StorageError: it is a directory or a device, may not be looked at, or has a name that SQLite does not take
+    """
+    try:
+        str(path).encode()
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except UnicodeEncodeError:
+        raise StorageError("its name is not UTF-8", path=path, advice="name another file with --db") from None
+    except OSError as error:
+        raise StorageError(f"cannot be looked at: {error.strerror}", path=path, advice="check the path") from error
+    if not is_file:
+        raise StorageError("this is not a regular file", path=path, advice="name a file with --db")
+    return path
 
 
 @asynccontextmanager

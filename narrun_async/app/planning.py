@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from narrun_async.app.databases import source_file
+from narrun_async.app.databases import checked_database, source_file
 from narrun_async.config import (
     Difference,
     ExperimentConfig,
@@ -16,7 +17,7 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
-from narrun_async.errors import NarrunError, StorageError, UnknownExperimentError, UsageError
+from narrun_async.errors import BadInputError, NarrunError, StorageError, UnknownExperimentError, UsageError
 from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection
 from narrun_async.operations.experiments import (
     LATEST,
@@ -32,6 +33,7 @@ from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.ports import Store, TextPresence
 from narrun_async.progress.commits import FILE_NAME as JOURNAL
 from narrun_async.progress.commits import read_journal, require_all_committed
+from narrun_async.sources import file_checksum, file_md5
 from narrun_async.sources.yaml_file import load_yaml, text_reader
 
 DEFAULT_DATABASE = Path("data/experiments.db")
@@ -97,12 +99,15 @@ def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[s
 
 
 def chosen_database(request: RunRequest, config: ExperimentConfig | None, environment: Mapping[str, str]) -> Path:
-    """Flag > EXPERIMENTS_DB > YAML > default."""
+    """Flag > EXPERIMENTS_DB > YAML > default.
+
+    :raises StorageError: that cannot be a database
+    """
     if request.database is not None:
-        return request.database
+        return checked_database(request.database)
     if environment.get("EXPERIMENTS_DB"):
-        return Path(environment["EXPERIMENTS_DB"])
-    return Path(config.operational.database) if config else DEFAULT_DATABASE
+        return checked_database(Path(environment["EXPERIMENTS_DB"]))
+    return checked_database(Path(config.operational.database) if config else DEFAULT_DATABASE)
 
 
 def chosen_selection(request: RunRequest, operational: OperationalSettings, *, resume: bool) -> Selection:
@@ -184,6 +189,11 @@ async def plan_resume(
     n_remaining = await store.count_remaining(experiment, selection)
     if n_remaining:
         await refuse_scrubbed(store, experiment.cohort)
+    if _has_changed(Path(config.data.file), experiment.cohort.data_checksum):
+        warnings = (
+            *warnings,
+            f"{config.data.file} has changed since it was loaded; the texts in the database are used",
+        )
     return RunPlan(
         experiment=experiment,
         config=config,
@@ -252,12 +262,20 @@ async def _advise_ids(store: Store) -> str:
     return "set EXPERIMENT_ID to one of: " + "; ".join(listed)
 
 
+def _has_changed(file: Path, checksum: str) -> bool:
+    """Whether another file stands where a cohort came from. One that is gone or cannot be read is not needed."""
+    try:
+        return checksum not in (file_checksum(file), file_md5(file))
+    except BadInputError:
+        return False
+
+
 def _recorded_config(
     experiment: Experiment, environment: Mapping[str, str], overrides: Mapping[str, object]
 ) -> tuple[ExperimentConfig | None, Sequence[str]]:
     """The file that the experiment was created from, as it is today; only to compare, so it may be gone or broken."""
     recorded = experiment.columns.get("config_file")
-    if not isinstance(recorded, str) or not Path(recorded).is_file():
+    if not isinstance(recorded, str) or not os.path.isfile(recorded):  # noqa: PTH113 - false where it may not be looked at
         return None, ()
     try:
         return load_config(Path(recorded), environment, overrides), ()

@@ -69,13 +69,16 @@ async def run_experiment(
     database = chosen_database(request, given, environment)
     if resume and not database.exists():
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
+    if given is not None and not resume:
+        check_endpoint(given, environment, api_url=None)
     async with writing(database, purpose="run") as (store, lock):
         if store.backup:
             tell(f"the database was brought up to date; the file as it was: {store.backup}")
         if resume:
             plan = await plan_resume(store, database, request, environment, given)
         else:
-            plan = await _plan_new(store, request, environment, given)
+            assert given is not None
+            plan = await plan_new(store, request, given, notices(given, environment))
         lock.note(f"{plan.mode.value} {plan.experiment.experiment_id}")
         tell_plan(plan, tell)
         if is_nothing_to_do(plan):
@@ -136,7 +139,7 @@ async def _count_narratives(database: Path, given: ExperimentConfig) -> int:
 def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[ExperimentConfig | None, bool]:
     """The configuration that was named, and whether this is a resume (flag > environment > YAML).
 
-    :raises UsageError: a new experiment has no error rows that could be retried
+    :raises UsageError: a new experiment has no error rows that could be retried, and no id yet
     """
     if request.resume and (request.config_is_default or request.config_file is None):
         return None, True
@@ -144,20 +147,17 @@ def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[E
         return None, bool(request.resume)
     given = load_config(request.config_file, environment, request.overrides)
     resume = given.operational.resume if request.resume is None else request.resume
+    if request.experiment_id is not None and request.resume is None and not resume:
+        raise UsageError(
+            "an experiment id is given, but not that it is to be resumed",
+            advice="add RESUME=1 (or --resume); for a new experiment leave EXPERIMENT_ID unset, or say --no-resume",
+        )
     if request.api_url is not None and not resume:
         # a new experiment is created with that URL; only a resumed one is overridden
         given = load_config(request.config_file, environment, {**request.overrides, "model.api_url": request.api_url})
     if not resume:
         chosen_selection(request, given.operational, resume=False)
     return given, resume
-
-
-async def _plan_new(
-    store: SqliteStore, request: RunRequest, environment: Mapping[str, str], given: ExperimentConfig | None
-) -> RunPlan:
-    assert given is not None
-    check_endpoint(given, environment, api_url=None)
-    return await plan_new(store, request, given, notices(given, environment))
 
 
 async def _work(

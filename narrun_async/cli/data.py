@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from narrun_async.app.databases import checked_database
 from narrun_async.app.planning import DEFAULT_DATABASE
 from narrun_async.cli.environment import read_text
 
@@ -17,8 +18,11 @@ Database = Annotated[
 
 
 def chosen_database(database: Path | None) -> Path:
-    """Flag > EXPERIMENTS_DB > default."""
-    return database or Path(read_text("EXPERIMENTS_DB") or DEFAULT_DATABASE)
+    """Flag > EXPERIMENTS_DB > default.
+
+    :raises StorageError: that cannot be a database
+    """
+    return checked_database(database or Path(read_text("EXPERIMENTS_DB") or DEFAULT_DATABASE))
 
 
 def register(app: typer.Typer) -> None:
@@ -40,17 +44,22 @@ def ingest(
 ) -> None:
     """Load the narratives of a workbook into the database, all of them or none. A known file is a no-op."""
     import anyio
+    from pydantic import ValidationError
 
     from narrun_async.app.databases import ingest_file
     from narrun_async.config import DataSection
+    from narrun_async.config.complaints import complaint_about
     from narrun_async.errors import UsageError
     from narrun_async.reporting.ingest_lines import ingest_lines
 
     if on_conflict not in ("error", "first"):
         raise UsageError("--on-conflict must be error or first")
-    section = DataSection.model_validate(
-        {"file": str(workbook), "sheet": sheet, "on_conflict": on_conflict, "skip_blank_ids": skip_blank_ids}
-    )
+    given = {"file": str(workbook), "sheet": sheet, "on_conflict": on_conflict, "skip_blank_ids": skip_blank_ids}
+    try:
+        section = DataSection.model_validate(given)
+    except ValidationError as error:
+        # not chained: it holds what was given
+        raise UsageError(complaint_about(error, known=DataSection, origin="ingest")) from None
     for line in ingest_lines(anyio.run(ingest_file, chosen_database(database), section)):
         typer.echo(line)
 

@@ -42,7 +42,8 @@ def read_concurrency(text: str | None) -> int | Literal["auto"] | None:
     """
     if text is None or text == "auto":
         return text  # type: ignore[return-value]  # a comparison does not narrow str to Literal
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_CONCURRENCY):
+    # the length first: Python refuses to convert thousands of digits
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_CONCURRENCY):
         raise UsageError(f"a concurrency is a number from 1 to {MAX_CONCURRENCY}, or `auto`")
     return int(text)
 

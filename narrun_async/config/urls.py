@@ -93,7 +93,11 @@ def resolve_api_key(
     """
     if model.api_key_file is not None:
         path = _expand(model.api_key_file, environment, key="model.api_key_file")
-        return _checked_key(read_text(path), source=f"the file of `model.api_key_file` ({model.api_key_file})")
+        try:
+            text = read_text(path)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"`model.api_key_file`: {error.problem}", advice=error.advice) from error
+        return _checked_key(text, source=f"the file of `model.api_key_file` ({model.api_key_file})")
     if model.api_key_env is None:
         key = environment.get(DEFAULT_KEY_VARIABLE, "")
         return _checked_key(key, source=DEFAULT_KEY_VARIABLE) if key.strip() else None

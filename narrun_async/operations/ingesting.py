@@ -24,6 +24,14 @@ class SourceFile:
     open: Callable[[], NarrativeSource]
     on_conflict: ConflictRule = "error"
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing is there; a directory, or a path that may not be followed, is refused when it is opened."""
+        try:
+            return not self.path.exists()
+        except OSError:
+            return False
+
 
 async def ingest(store: SourceStore, file: SourceFile) -> IngestReport:
     """Store the narratives of a file, unless the database holds them. Safe to repeat.
@@ -34,8 +42,8 @@ async def ingest(store: SourceStore, file: SourceFile) -> IngestReport:
     """
     known = await find_known_source(store, file)
     if known is not None:
-        return IngestReport(source=known, loaded=False, is_missing=not file.path.is_file())
-    if not file.path.is_file():
+        return IngestReport(source=known, loaded=False, is_missing=file.is_missing)
+    if file.is_missing:
         raise BadInputError(
             f"{file.path}: there is no such file, and the database holds nothing that was loaded from it",
             advice="check `data.file`; paths are relative to the directory the program is started in",
@@ -45,6 +53,6 @@ async def ingest(store: SourceStore, file: SourceFile) -> IngestReport:
 
 async def find_known_source(store: SourceStore, file: SourceFile) -> DataSource | None:
     """What the database holds of a file: by its bytes, or by its path where the file itself is gone."""
-    if not file.path.is_file():
+    if file.is_missing:
         return await store.find_source_by_path(str(file.path))
     return await store.find_source(checksums=file.checksums())

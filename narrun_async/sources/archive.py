@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Callable
 from typing import TypeVar
 
+from defusedxml.common import DefusedXmlException
+
 from narrun_async.errors import BadInputError
 from narrun_async.sources.files import FileBytes
 
@@ -53,10 +55,27 @@ def guarded(where: str, act: Callable[[], _T]) -> _T:
     except (BadInputError, MemoryError):
         raise
     except Exception as exc:  # zlib, zipfile, expat and openpyxl raise whatever the damage leads to
+        if _is_refused_xml(exc):
+            raise declares_entities(where) from None
         raise BadInputError(
             f"{where}: is damaged or cut short, or is not what Excel would write ({type(exc).__name__})",
             advice="open it in Excel and save it again as Excel Workbook (.xlsx)",
         ) from None
+
+
+def declares_entities(where: str) -> BadInputError:
+    """The refusal of XML that could unpack itself or name files outside."""
+    return BadInputError(
+        f"{where}: its XML declares entities, which Excel never writes",
+        advice="open the workbook in Excel and save it again",
+    )
+
+
+def _is_refused_xml(error: BaseException | None) -> bool:
+    """Whether defusedxml refused; openpyxl puts an error of its own around some of its refusals."""
+    while error is not None and not isinstance(error, DefusedXmlException):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _refuse_bombs(file: FileBytes, archive: zipfile.ZipFile) -> None:

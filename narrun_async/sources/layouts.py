@@ -27,7 +27,9 @@ _WIDE_LABELS = (*WIDE_FLAGS.values(), WIDE_CASE_FLAG)
 _LONG_REQUIRED = (LONG_ID, LONG_TYPE, LONG_TEXT, LONG_FLAG)
 # A header row may turn out to be a row of narratives; their text must not reach a message.
 _MAX_SHOWN_CHARS = 32
+_MAX_SHOWN_WORDS = 3
 _MAX_SHOWN_NAMES = 20
+_KNOWN = (*_WIDE_REQUIRED, *_WIDE_LABELS, *_LONG_REQUIRED, LONG_CASE_FLAG)
 
 
 class Shape(StrEnum):
@@ -98,8 +100,7 @@ def _closest(wanted: str, names: list[str]) -> str | None:
 
 
 def _rename_advice(missing: list[str], names: list[str]) -> str:
-    taken = {*_WIDE_REQUIRED, *_WIDE_LABELS, *_LONG_REQUIRED, LONG_CASE_FLAG}
-    free = [name for name in names if name not in taken]
+    free = [name for name in names if name not in _KNOWN]
     renames = [f"{close!r} to {name!r}" for name in missing if (close := _closest(name, free))]
     return f"rename {', '.join(renames)}" if renames else "put the column names into the first row"
 
@@ -114,8 +115,12 @@ def _near_misses(absent: Sequence[str], names: list[str]) -> tuple[str, ...]:
 
 def _shown(names: list[str]) -> str:
     present = [name for name in names if name]
+    is_header = any(_closest(known, present) for known in _KNOWN)
+    max_words = _MAX_SHOWN_WORDS if is_header else 1
     shown = [
-        repr(name) if len(name) <= _MAX_SHOWN_CHARS else f"(a text of {len(name)} characters)"
+        repr(name)
+        if len(name) <= _MAX_SHOWN_CHARS and len(name.split()) <= max_words
+        else f"(a text of {len(name)} characters)"
         for name in present[:_MAX_SHOWN_NAMES]
     ]
     more = len(present) - len(shown)

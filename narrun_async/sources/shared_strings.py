@@ -10,6 +10,8 @@ from openpyxl.cell.text import Text
 from openpyxl.xml.constants import SHEET_MAIN_NS
 from openpyxl.xml.functions import iterparse
 
+from narrun_async.sources.bounded_xml import BoundedXml
+
 _BLOCK_STRINGS = 256
 #: strings come in the order of the rows, so that one block serves most look-ups
 _CACHED_BLOCKS = 16
@@ -18,16 +20,19 @@ _CACHED_BLOCKS = 16
 class SharedStrings:
     """The strings of a workbook by index, with Excel's escapes left as they are."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, where: str) -> None:
+        """:raises BadInputError: one string takes more than any that Excel writes"""
         self._blocks: list[bytes] = []
         self._cache: OrderedDict[int, list[str]] = OrderedDict()
         self._length = 0
         pending: list[str] = []
-        for _, node in iterparse(stream):
+        bounded = BoundedXml(stream, where=where, sees_cells=False)
+        for _, node in iterparse(bounded):
             if node.tag == f"{{{SHEET_MAIN_NS}}}si":
                 text = Text.from_tree(node)
                 pending.append(text.content if text is not None else "")
                 node.clear()
+                bounded.completed()
                 if len(pending) == _BLOCK_STRINGS:
                     self._add_block(pending)
                     pending = []

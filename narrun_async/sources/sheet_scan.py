@@ -11,6 +11,7 @@ from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.cell import coordinate_to_tuple
 
 from narrun_async.errors import BadInputError
+from narrun_async.sources.archive import declares_entities
 
 _MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
 _LAST_ROW = 1_048_576
@@ -121,4 +122,4 @@ class _Scanner:
             self.scan.merges.append(area)
 
     def _entity(self, *_declaration: object) -> None:
-        raise BadInputError(f"{self._where}: its XML declares entities, which Excel never writes", advice=_RESAVE)
+        raise declares_entities(self._where)

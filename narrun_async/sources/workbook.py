@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 
 import openpyxl.xml
 import openpyxl.xml.constants
@@ -17,6 +18,7 @@ from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from narrun_async.errors import BadInputError, ConfigurationError
 from narrun_async.sources import cells
 from narrun_async.sources.archive import check_archive, guarded
+from narrun_async.sources.bounded_xml import BoundedXml
 from narrun_async.sources.files import FileBytes
 from narrun_async.sources.layouts import LONG_ID, WIDE_ID, Layout, find_layout, has_required_columns
 from narrun_async.sources.shared_strings import SharedStrings
@@ -101,11 +103,13 @@ class WorkbookTable:
 class _Reader(ExcelReader):
     """Reads the string table itself: openpyxl's reader removes the escapes that protect other escapes."""
 
+    file_path: Path
+
     def read_strings(self) -> None:
         part = self.package.find(openpyxl.xml.constants.SHARED_STRINGS)  # type: ignore[no-untyped-call]
         if part is not None:
             with self.archive.open(part.PartName[1:]) as stream:
-                self.shared_strings = SharedStrings(stream)  # type: ignore[assignment]
+                self.shared_strings = SharedStrings(stream, where=str(self.file_path))  # type: ignore[assignment]
 
 
 def open_workbook(file: FileBytes, *, sheet: str | None) -> WorkbookTable:
@@ -137,6 +141,7 @@ def open_workbook(file: FileBytes, *, sheet: str | None) -> WorkbookTable:
 
 def _opened(file: FileBytes) -> ExcelReader:
     reader = _Reader(io.BytesIO(file.content), read_only=True, data_only=True, keep_links=False)
+    reader.file_path = file.path
     reader.read()
     return reader
 
@@ -174,7 +179,14 @@ def _choose_sheet(file: FileBytes, sheets: Sequence[object], *, wanted: str | No
     return (fitting or headers)[0]
 
 
+def _bound(sheet: ReadOnlyWorksheet, *, where: str) -> None:
+    """Let openpyxl read the sheet in a way that one cell cannot exhaust the memory."""
+    open_part = sheet._get_source  # type: ignore[attr-defined]
+    sheet._get_source = lambda: BoundedXml(open_part(), where=where, sees_cells=True)  # type: ignore[attr-defined]
+
+
 def _find_header(file: FileBytes, sheet: ReadOnlyWorksheet) -> _Header | None:
+    _bound(sheet, where=f"{file.path}, sheet {sheet.title!r}")
     sheet.reset_dimensions()
     rows = sheet.iter_rows(  # type: ignore[misc]  # the stubs bind it to Worksheet
         min_row=1, max_row=_HEADER_SEARCH_ROWS, min_col=1, values_only=True

@@ -167,11 +167,13 @@ class TestSources:
         assert await store.find_source_by_path("data/other.xlsx") is None
         assert await store.list_sources() == [found]
 
+    @pytest.mark.fault("W07")
     async def test_duplicates_with_the_same_text_collapse_and_are_counted(self, store: Store, build: Any) -> None:
         first, second = build.narrative(0), build.narrative(1)
         report = await store.add_source(build.source([first, second, first, first]), on_conflict="error")
         assert (report.n_duplicates, report.n_conflicts_dropped, report.source.n_narratives) == (2, 0, 2)
 
+    @pytest.mark.fault("W08")
     async def test_different_texts_of_one_key_are_refused_naming_ids_and_the_way_out(
         self, store: Store, build: Any
     ) -> None:
@@ -183,12 +185,14 @@ class TestSources:
         assert "made-up account" not in str(refused.value)
         assert not await store.list_sources()
 
+    @pytest.mark.fault("W08")
     async def test_many_conflicts_are_listed_in_part_and_counted_in_full(self, store: Store, build: Any) -> None:
         narratives = [build.narrative(n) for n in range(30)]
         others = [build.narrative(n, text=f"Other made-up account {n}.") for n in range(30)]
         with pytest.raises(BadInputError, match=r"30 narratives occur .* and 20 more"):
             await store.add_source(build.source(narratives + others), on_conflict="error")
 
+    @pytest.mark.fault("W08")
     async def test_on_request_the_first_of_different_texts_is_kept(self, store: Store, build: Any) -> None:
         first, other = build.narrative(0), build.narrative(0, text="Another made-up account.")
         source = build.source([first, build.narrative(1), other, first])

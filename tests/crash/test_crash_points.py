@@ -356,7 +356,7 @@ def test_a_kill_at_the_nth_system_call_loses_nothing_and_the_next_start_makes_it
 # --- kills during ingest ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("P02")  # fault W26
+@pytest.mark.fault("P02", "W26")
 def test_an_ingest_that_is_killed_has_stored_all_of_a_file_or_nothing_of_it(
     stage: Stage, tmp_path: Path, is_long: bool, measured: Measured
 ) -> None:

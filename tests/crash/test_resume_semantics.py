@@ -84,6 +84,7 @@ def test_without_naming_a_file_the_one_that_the_experiment_came_from_is_compared
     assert "model.temperature" in finished.err
 
 
+@pytest.mark.fault("W22")
 def test_a_resume_needs_neither_the_workbook_nor_the_configuration_file(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:
@@ -343,6 +344,7 @@ def test_a_completed_experiment_is_resumed_with_exit_code_zero_a_sentence_and_no
     measured("completed: exit 0, `nothing to do`, 0 calls, 0 probes, nothing written")
 
 
+@pytest.mark.fault("Y15")
 def test_an_experiment_is_named_by_its_id_by_the_beginning_of_it_or_as_the_latest(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:
@@ -373,6 +375,7 @@ def status_of(workplace: Workplace, experiment_id: str) -> str:
     return str(workplace.ask_one("SELECT status FROM experiments WHERE experiment_id = ?", experiment_id))
 
 
+@pytest.mark.fault("Y14")
 @pytest.mark.parametrize(
     ("environment", "named"),
     [

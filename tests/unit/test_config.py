@@ -111,6 +111,7 @@ def test_defaults_are_those_of_the_plan() -> None:
     assert (operational.database, operational.save_csv_json) == ("data/experiments.db", False)
 
 
+@pytest.mark.fault("Y09")
 @pytest.mark.parametrize("section", ["experiment", "model", "prompt", "data", "run"])
 def test_each_of_the_five_sections_is_required(section: str) -> None:
     raw = {name: value for name, value in COMPLETE.items() if name != section}
@@ -118,6 +119,7 @@ def test_each_of_the_five_sections_is_required(section: str) -> None:
     assert f"`{section}` must be a section" in refusal(changed(section, None))
 
 
+@pytest.mark.fault("Y10", "Y12")
 @pytest.mark.parametrize(
     ("dotted", "value", "fragment"),
     [
@@ -163,6 +165,7 @@ def test_a_wrong_value_is_refused_by_its_key(dotted: str, value: object, fragmen
     assert fragment in refusal(changed(dotted, value))
 
 
+@pytest.mark.fault("Y09")
 @pytest.mark.parametrize(
     ("dotted", "suggested"),
     [
@@ -184,6 +187,7 @@ def test_inner_names_are_no_keys(dotted: str) -> None:
     assert f"unknown key `{dotted}`" in refusal(changed(dotted, {}))
 
 
+@pytest.mark.fault("Y13")
 def test_a_key_in_the_file_is_refused_and_not_repeated() -> None:
     message = refusal(changed("model.api_key", "sk-canary"))
     assert "`model.api_key_env`" in message
@@ -224,6 +228,7 @@ def test_faults_of_the_simulation_are_checked_by_name_and_share() -> None:
         assert fragment in refusal(changed("simulation", {"fault_rates": rates}, SIMULATED))
 
 
+@pytest.mark.fault("Y11")
 def test_an_endpoint_needs_an_address() -> None:
     raw = deepcopy(COMPLETE)
     del raw["model"]["api_url"]
@@ -239,6 +244,7 @@ def test_two_sources_of_the_key_contradict_each_other() -> None:
 # --- prompts ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("Y11", "Y12")
 def test_prompt_files_become_texts() -> None:
     raw = changed("prompt", {"version": "v1", "system_prompt_file": "s.txt", "user_template_file": "u.txt"})
     texts = {"s.txt": "the system ${HOME}\n", "u.txt": "<<TEXT>>\n"}
@@ -249,6 +255,7 @@ def test_prompt_files_become_texts() -> None:
     assert "system_prompt_file" in raw["prompt"], "the document that was given is left as it was"
 
 
+@pytest.mark.fault("Y12")
 def test_a_missing_prompt_file_is_named_with_its_key() -> None:
     raw = changed("prompt", {"version": "v1", "user_template_file": "absent.txt"})
     assert "`prompt.user_template_file`: absent.txt: there is no such file" in refusal(raw)
@@ -260,6 +267,7 @@ def test_a_prompt_file_must_be_named_by_text(value: object) -> None:
     assert "`prompt.user_template_file` must be the name of a file" in refusal(raw)
 
 
+@pytest.mark.fault("Y12")
 def test_a_prompt_and_a_prompt_file_contradict_each_other() -> None:
     assert "contradict" in refusal(changed("prompt.system_prompt_file", "s.txt"))
 

@@ -36,6 +36,7 @@ def test_addresses_that_are_taken_stay_as_written(url: str) -> None:
     assert check_api_url(url) == url
 
 
+@pytest.mark.fault("Y11")
 @pytest.mark.parametrize(
     ("url", "fragment"),
     [
@@ -82,12 +83,14 @@ def test_variables_are_filled_in_once() -> None:
         expand_url("http://${A}/v1", {"A": "${HOST}", "HOST": "10.0.0.1"})
 
 
+@pytest.mark.fault("Y11")
 @pytest.mark.parametrize("environment", [{}, {"HOST": ""}])
 def test_a_missing_variable_is_named(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=r"`model.api_url` uses \$\{HOST\}.*HOST is not set"):
         expand_url("http://${HOST}/v1", environment)
 
 
+@pytest.mark.fault("Y11")
 @pytest.mark.parametrize("value", ["http://u:canary@h", "http://h?token=canary", "file:///canary", "h\nx: canary"])
 def test_what_a_variable_brings_is_checked_too(value: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -101,6 +104,7 @@ def test_the_usual_variable_is_used_where_it_is_set_and_not_missed_where_it_is_n
     assert resolve_api_key(model(), {"OPENAI_API_KEY": ""}, read_text=no_files) is None
 
 
+@pytest.mark.fault("Y13")
 def test_a_named_variable_must_be_set() -> None:
     named = model(api_key_env="MY_KEY")
     assert resolve_api_key(named, {"MY_KEY": "sk-2", "OPENAI_API_KEY": "sk-1"}, read_text=no_files) == "sk-2"
@@ -117,6 +121,13 @@ def test_a_key_file_is_read_and_its_name_may_hold_variables() -> None:
         resolve_api_key(with_file, {}, read_text=files.__getitem__)
 
 
+@pytest.mark.fault("Y13")
+def test_a_missing_key_file_is_named_with_its_setting() -> None:
+    with pytest.raises(ConfigurationError, match=r"`model.api_key_file`: none\.key: there is no such file"):
+        resolve_api_key(model(api_key_file="none.key"), {}, read_text=no_files)
+
+
+@pytest.mark.fault("Y13")
 @pytest.mark.parametrize("content", ["", "\n", "canary one\ncanary two", "canary\x00", "canäry", "canary" * 5000])
 def test_something_that_is_no_key_is_refused_and_not_repeated(content: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

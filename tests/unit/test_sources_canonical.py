@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from narrun_async.sources.canonical import canonical_text, decode_excel_escapes, text_sha256
 
 
+@pytest.mark.fault("W12")
 @pytest.mark.parametrize(
     ("raw", "text", "is_repaired"),
     [
@@ -28,6 +29,7 @@ def test_controls_and_surrogates_are_replaced_and_line_ends_unified(raw: str, te
     assert canonical_text(raw) == (text, is_repaired)
 
 
+@pytest.mark.fault("W12")
 @given(st.text(st.characters(exclude_categories=())))
 def test_a_canonical_text_can_be_stored_and_is_its_own_canonical_text(raw: str) -> None:
     text, _ = canonical_text(raw)
@@ -36,6 +38,7 @@ def test_a_canonical_text_can_be_stored_and_is_its_own_canonical_text(raw: str) 
     assert canonical_text(text) == (text, False)
 
 
+@pytest.mark.fault("W11")
 @pytest.mark.parametrize(
     ("raw", "decoded"),
     [

@@ -10,6 +10,7 @@ from narrun_async.sources import cells
 from narrun_async.sources.cells import Rejection, parse_flag, parse_incident_id, parse_text
 
 
+@pytest.mark.fault("W02", "W04")
 @pytest.mark.parametrize(
     ("value", "incident_id"),
     [
@@ -29,6 +30,7 @@ def test_an_id_is_text_and_keeps_its_zeros(value: object, incident_id: str) -> N
     assert parse_incident_id(value) == incident_id
 
 
+@pytest.mark.fault("W03", "W05")
 @pytest.mark.parametrize(
     ("value", "rejection"),
     [
@@ -68,6 +70,7 @@ def test_a_blank_flag_is_no_label(value: object) -> None:
     assert parse_flag(value) is None
 
 
+@pytest.mark.fault("W23")
 @pytest.mark.parametrize("value", [2, -1, 0.5, "yes", "01", "NA", datetime(2020, 1, 1)])
 def test_any_other_flag_is_rejected(value: object) -> None:
     assert parse_flag(value) is cells.BAD_FLAG
@@ -81,6 +84,7 @@ def test_a_text_is_taken_as_it_stands() -> None:
     assert parse_text(True) == "TRUE"
 
 
+@pytest.mark.fault("W23")
 def test_a_date_or_an_error_is_no_text() -> None:
     assert parse_text(datetime(2020, 1, 1)) is cells.TEXT_IS_DATE
     assert parse_text("#REF!") is cells.EXCEL_ERROR

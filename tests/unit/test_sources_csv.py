@@ -53,6 +53,7 @@ def test_a_wide_table_is_read_as_a_workbook_would_be(tmp_path: Path) -> None:
     assert found == [("5", "cme", "Text C", 3), ("5", "le", "Text L", 3), ("6", "cme", "Text D", 4)]
 
 
+@pytest.mark.fault("W24")
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -71,6 +72,7 @@ def test_what_cannot_be_taken_is_refused_by_row(tmp_path: Path, rows: str, said:
     assert said in _refusal(_write(tmp_path, HEADER + rows))
 
 
+@pytest.mark.fault("W24")
 def test_bytes_that_are_no_utf8_are_refused_without_showing_them(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
     path.write_bytes(HEADER.encode() + b"1,cme,invented na\xefve,0,0\n")
@@ -80,11 +82,13 @@ def test_bytes_that_are_no_utf8_are_refused_without_showing_them(tmp_path: Path)
     assert "invented" not in repr(caught.value) and caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
+@pytest.mark.fault("W24")
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
 def test_other_separators_are_named(tmp_path: Path, separator: str, name: str) -> None:
     assert f"separated by {name}" in _refusal(_write(tmp_path, HEADER.replace(",", separator)))
 
 
+@pytest.mark.fault("W03", "W04")
 def test_ids_that_have_lost_digits_or_differ_by_spaces_are_warned_of(tmp_path: Path) -> None:
     rows = "1e+05,cme,a,0,0\n77,cme,b,0,0\n 77 ,le,c,0,0\n 8,cme,d,0,0\n8,le,e,0,0\n"
     source = open_source(_write(tmp_path, HEADER + rows))
@@ -98,6 +102,7 @@ def test_a_text_longer_than_the_csv_module_allows_is_read(tmp_path: Path) -> Non
     assert len(_read(_write(tmp_path, f"{HEADER}1,cme,{'word ' * 60_000},0,0\n"))[0].narrative_text) == 300_000
 
 
+@pytest.mark.fault("W12")
 def test_nul_and_controls_are_replaced_and_counted(tmp_path: Path) -> None:
     # NUL in the first 4,096 bytes would make it no text at all.
     padding = "".join(f"{n},cme,{'word ' * 100},0,0\n" for n in range(10))

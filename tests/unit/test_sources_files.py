@@ -35,6 +35,7 @@ def test_a_checksum_and_a_csv_need_no_openpyxl(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
 
 
+@pytest.mark.fault("W18", "W19", "W20", "W24")
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -58,6 +59,7 @@ def test_what_is_no_table_is_refused_with_what_to_do(tmp_path: Path, name: str, 
     assert caught.value.advice
 
 
+@pytest.mark.fault("W25")
 @pytest.mark.parametrize("function", [open_source, file_checksum, file_md5])
 def test_a_missing_file_a_directory_and_a_pipe_are_refused(tmp_path: Path, function: object) -> None:
     assert callable(function)
@@ -78,6 +80,7 @@ def test_a_csv_has_no_sheets(tmp_path: Path) -> None:
         open_source(path, sheet="S")
 
 
+@pytest.mark.fault("W21")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs a file whose size is not that of its content")
 def test_a_file_that_is_longer_than_its_size_said_has_changed_while_it_was_read() -> None:
     with pytest.raises(BadInputError, match="changed while it was read"):

@@ -33,6 +33,7 @@ def test_the_long_layout_may_lack_the_flag_of_the_case() -> None:
     assert has_required_columns(LONG) and has_required_columns([*WIDE, None]) and not has_required_columns(WIDE[1:])
 
 
+@pytest.mark.fault("W01")
 @pytest.mark.parametrize(
     ("header", "said"),
     [
@@ -62,8 +63,27 @@ def test_label_columns_under_other_names_are_warned_of() -> None:
     assert any("'IPV_Manual' is not read" in warning and "'ipv_manual'" in warning for warning in layout.warnings)
 
 
+@pytest.mark.fault("W01")
 def test_a_file_without_header_shows_none_of_its_text() -> None:
     with pytest.raises(BadInputError) as caught:
         find_layout(["100", "An invented text that is a little longer than a name", None], where="f")
     assert "invented" not in str(caught.value)
     assert "(a text of 52 characters)" in str(caught.value)
+
+
+@pytest.mark.fault("W01")
+@pytest.mark.parametrize(
+    "header",
+    [["100", "Found by two sisters", "Shot at home"], ["IncidentID", "narrative", "Found by two sisters"]],
+    ids=["no header", "a header that has run into a row"],
+)
+def test_not_even_a_short_text_is_shown_where_it_cannot_be_the_name_of_a_column(header: list[str]) -> None:
+    with pytest.raises(BadInputError) as caught:
+        find_layout(header, where="f")
+    assert "sisters" not in str(caught.value)
+    assert "home" not in str(caught.value)
+
+
+def test_the_names_of_a_header_without_any_known_one_are_shown() -> None:
+    with pytest.raises(BadInputError, match="found 'ID', 'CME', 'LE'"):
+        find_layout(["ID", "CME", "LE"], where="f")

@@ -43,6 +43,7 @@ def test_plain_values_keep_their_yaml_1_1_meaning(tmp_path: Path) -> None:
 BOMB = "a: &a [x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(20))
 
 
+@pytest.mark.fault("Y01", "Y02", "Y03", "Y04", "Y05", "Y06", "Y07", "Y08")
 @pytest.mark.parametrize(
     ("content", "fragments"),
     [
@@ -110,6 +111,7 @@ def test_a_long_key_is_shortened_and_escape_codes_never_reach_a_terminal(tmp_pat
     assert "k" * 41 not in message
 
 
+@pytest.mark.fault("Y05", "Y07")
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: ("a: " + text).encode("utf-8", "replace")))
 def test_any_bytes_end_as_a_mapping_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -118,6 +120,7 @@ def test_any_bytes_end_as_a_mapping_or_a_sentence(tmp_path_factory: pytest.TempP
         assert isinstance(load_yaml(path), dict)
 
 
+@pytest.mark.fault("Y06")
 def test_a_missing_file_a_directory_and_a_giant_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file"):
         load_yaml(tmp_path / "absent.yaml")
