@@ -102,6 +102,10 @@ class AutoPolicy:
     #: wave had more than 1 % refused by a bucket of 2/s in 9 of 20 runs
     recover_gain: float = 1.25
     recover_s: float = 4.0
+    #: growth instead, while there was one wave only and a clean time had so many calls; without it, the ten seconds
+    #: after a minute of 429 had 0.56 of the full rate. Quotas of 2/s and 10/s never have so many
+    wave_gain: float = 2.0
+    wave_many_calls: int = 50
     #: growth beyond it for each clean `clean_s`
     careful_gain: float = 1.03
     clean_s: float = 10.0
@@ -120,6 +124,21 @@ class AutoPolicy:
     measure_s: float = 4.0
     #: one call in this long, at the least, so that there is always something to learn from
     slowest_interval_s: float = 10.0
+
+    # --- stray refusals -----------------------------------------------------------------------------------------------
+
+    #: refusals up to this share of the calls accepted lately are strays: each holds back its own call only
+    stray_share: float = 0.03
+    #: … where a quota is known: its pace may be a little too high, and up to 1.9 calls in a hundred were refused so
+    stray_share_of_quota: float = 0.01
+    #: … where so many calls were accepted lately: a quota of 10 calls a second must not look like many calls
+    stray_least_accepted: int = 100
+    #: lately is the present span and the one before it
+    stray_span_s: float = 5.0
+    #: a refusal of a pace that has just been raised is a stray only if there was one within this time
+    stray_memory_s: float = 60.0
+    #: an endpoint that asks for a longer wait means everybody
+    stray_longest_wait_s: float = 30.0
 
     # --- record -------------------------------------------------------------------------------------------------------
 

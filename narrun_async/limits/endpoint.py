@@ -15,10 +15,11 @@ from narrun_async.limits.auto import AutoConcurrency, Change
 from narrun_async.limits.auto_policy import AutoPolicy
 from narrun_async.limits.breaker import CircuitBreaker, Probe
 from narrun_async.limits.budget import Budget, BudgetLimits, RetryBudget
-from narrun_async.limits.gate import OverloadGate
+from narrun_async.limits.gate import FIRST_WAIT_S, SHORTEST_WAIT_S, OverloadGate
 from narrun_async.limits.pacing import PaceLearner
 from narrun_async.limits.patience import Patience
 from narrun_async.limits.slots import FIRST_WINDOW, Slots
+from narrun_async.limits.strays import StrayRefusals
 from narrun_async.limits.turns import OPENING_AFTER_OUTAGE_S, OPENING_S, SendTurns
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import ErrorCategory, NarrativeId, Usage
@@ -74,6 +75,7 @@ class EndpointLimits:
         self.auto: AutoConcurrency | None = None
         # One for both ways of running: a pace outlives a change from one to the other.
         self._pace = PaceLearner(AutoPolicy(), now=now)
+        self._strays = StrayRefusals(AutoPolicy(), now=now)
         self.slots = Slots(settings.concurrency or 1, window=FIRST_WINDOW)
         self.turns = SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
         #: why nothing is sent, the first reason first
@@ -218,6 +220,7 @@ class EndpointLimits:
     ) -> None:
         """The endpoint answered a narrative, usably or not."""
         now = self._clock()
+        self._strays.on_accepted(now)
         self.patience.restore()
         self.gate.record_success()
         self.breaker.record_success()
@@ -254,7 +257,8 @@ class EndpointLimits:
         """Whose fault was a failed call? See `CircuitBreaker.charge`.
 
         An overload is the endpoint's, unless it keeps coming for one item while the endpoint is well for a probe: some
-        servers answer so to a request that is larger than their quota.
+        servers answer so to a request that is larger than their quota. One among very many accepted calls holds back
+        its own call only, which waits here.
 
         :param in_flight: calls on the wire when it began, itself included
         :param n_overloads: how often the item was refused for overload before, in a row
@@ -264,6 +268,10 @@ class EndpointLimits:
                 self.patience.restore()
                 self.gate.record_success()
                 return True, False
+            if self._is_stray(failure):
+                wait_s = FIRST_WAIT_S if failure.retry_after_s is None else failure.retry_after_s
+                await self._sleep(max(SHORTEST_WAIT_S, wait_s))
+                return False, False
             if failure.http_status == TOO_MANY_REQUESTS:
                 # 503 and 529 say that the server is busy with others, or still loading; no pace of ours mends that.
                 self._learn_refusal(failure, call_started=call_started, in_flight=in_flight)
@@ -278,6 +286,14 @@ class EndpointLimits:
         if charged:
             self.patience.restore()
         return charged, is_suspect
+
+    def _is_stray(self, failure: CallFailure) -> bool:
+        return self._strays.on_refused(
+            self._clock(),
+            retry_after_s=failure.retry_after_s,
+            is_trial=self._pace.is_trial,
+            has_quota=self._pace.has_quota,
+        )
 
     def _learn_refusal(self, failure: CallFailure, *, call_started: float, in_flight: int) -> None:
         now = self._clock()

@@ -115,6 +115,16 @@ class PaceLearner:
         #: the pace does not go below this while there was one wave only
         self._lowest = 0.0
 
+    @property
+    def is_trial(self) -> bool:
+        """The pace has been raised since it last went well."""
+        return self._good is not None and self.rate_per_s is not None and self.rate_per_s > self._good
+
+    @property
+    def has_quota(self) -> bool:
+        """Refusals have taught a rate; one wave has not."""
+        return self._ceiling < math.inf
+
     def on_accepted(self, now: float, started: float) -> bool:
         """A call was answered. Returns whether the pace changed."""
         if self.rate_per_s is None:
@@ -173,7 +183,7 @@ class PaceLearner:
     def _cut_again(self, now: float, refused: float) -> bool:
         """A pace that was learnt from refusals was refused."""
         policy = self._policy
-        has_grown = self._good is not None and refused > self._good
+        has_grown = self.is_trial
         if self._is_answered:
             if refused > self._ceiling * policy.ceiling_share:
                 self._rest_s = min(policy.longest_rest_s, 2 * self._rest_s)
@@ -220,11 +230,15 @@ class PaceLearner:
         assert rate is not None
         window_s = self._last_sent - self._since
         is_used = self._accepted >= policy.used_share * rate * window_s
+        is_one_wave_of_many = self._wave_at is not None and self._accepted >= policy.wave_many_calls
         clean_since_cut_s = self._last_sent - self._cut_at
         self._restart(self._last_sent)
         if not is_used:
             return False
         self._good = rate
+        if is_one_wave_of_many:
+            self.rate_per_s = rate * policy.wave_gain
+            return True
         if rate > self._ceiling * policy.forget_gain:
             self._ceiling, self._rest_s, self._gain = math.inf, policy.rest_s, policy.careful_gain
         resting = self._ceiling * policy.ceiling_share

@@ -15,6 +15,7 @@ from narrun_async.limits.pacing import PaceLearner, Pacer
 from tests.unit.virtual_servers import (
     MACHINES,
     Bucket,
+    Dice,
     Machine,
     Wave,
     Window,
@@ -117,6 +118,15 @@ def test_one_wave_of_refusals_does_not_stand_for_a_rate(in_flight: int, retry_af
     assert outcome.rate_between(back_at + 10, back_at + 20) >= 0.95 * in_flight
 
 
+def test_a_minute_of_refusals_does_not_stand_for_a_rate() -> None:
+    wave = Wave((20, 80), retry_after_s=2.0)
+    world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=wave, fixed=128)
+    outcome = world.run(seconds=105)
+    back_at = min(at for at in outcome.finished_at if at > 80.5)
+    assert outcome.rate_between(back_at, back_at + 10) >= 0.68 * 128
+    assert outcome.rate_between(back_at + 10, back_at + 20) >= 0.95 * 128
+
+
 def test_what_is_accepted_from_one_wave_to_the_next_is_the_rate_of_a_quota() -> None:
     quota = Window(600, 60.0, fixed=True)
     world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=quota, fixed=64)
@@ -125,6 +135,24 @@ def test_what_is_accepted_from_one_wave_to_the_next_is_the_rate_of_a_quota() -> 
     assert world.pace_per_s >= 32  # a burst and one refusal: what was taken is all that is known
     world.run(seconds=125 - 55)
     assert world.pace_per_s == pytest.approx(10, rel=0.15)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.001, 0.95), (0.01, 0.9)])
+@pytest.mark.parametrize("in_flight", [128, 512])
+def test_a_few_refusals_among_many_accepted_calls_do_not_slow_a_run(in_flight: int, share: float, kept: float) -> None:
+    quota = Dice(share, seed=1)
+    world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=quota, fixed=in_flight)
+    outcome = world.run(seconds=180)
+    assert outcome.rate_between(60, 180) >= kept * in_flight
+
+
+@pytest.mark.parametrize("rate", [40, 100])
+def test_a_quota_of_many_calls_is_not_taken_for_strays(rate: int) -> None:
+    quota = Bucket(rate, rate)
+    world = World(Machine(slots=4096, speed=constant), FORM, seed=1, quota=quota, fixed=128)
+    outcome = world.run(seconds=600)
+    assert outcome.completed / 600 >= 0.95 * rate
+    assert outcome.refused_share <= 0.01
 
 
 def test_a_permitted_rate_that_rises_is_found() -> None:

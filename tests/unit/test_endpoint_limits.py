@@ -491,6 +491,46 @@ async def test_refusals_teach_a_pace_only_where_they_say_that_calls_are_too_many
         assert world.limits.pace_per_s is not None
 
 
+async def answered_many(world: World, count: int = 400) -> None:
+    for _ in range(count // 8):
+        await world.pass_time(0.02)
+        for _ in range(8):
+            world.succeed()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_one_refusal_among_many_answers_holds_back_its_own_call_only(status: int) -> None:
+    world = World()
+    await answered_many(world)
+    refused = asyncio.create_task(world.refuse(status=status, retry_after_s=3.0))
+    await world.pass_time(2.9)
+    assert not refused.done()
+    assert world.limits.is_open_for_calls
+    assert world.limits.pace_per_s is None
+    await world.pass_time(0.2)
+    assert await refused is False
+
+
+async def test_a_wave_closes_the_gate_after_a_few_refusals_however_many_answers_there_were_before() -> None:
+    world = World()
+    await answered_many(world)
+    refused = [asyncio.create_task(world.refuse(retry_after_s=3.0)) for _ in range(13)]
+    await world.pass_time(0)
+    assert not world.limits.is_open_for_calls
+    assert world.limits.pace_per_s is not None
+    await world.pass_time(3.1)
+    await asyncio.gather(*refused)
+
+
+async def test_a_long_wish_of_the_endpoint_is_meant_for_everybody() -> None:
+    world = World()
+    await answered_many(world)
+    refused = asyncio.create_task(world.refuse(retry_after_s=120.0))
+    await world.pass_time(0)
+    assert not world.limits.is_open_for_calls
+    assert refused.done()
+
+
 async def test_the_controller_is_told_of_an_outage_and_of_its_end() -> None:
     world = World(concurrency=None)
     world.problem = UNREACHABLE

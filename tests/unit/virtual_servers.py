@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from narrun_async.limits.auto import AutoConcurrency
 from narrun_async.limits.auto_policy import AutoPolicy
 from narrun_async.limits.pacing import PaceLearner, Pacer
+from narrun_async.limits.strays import StrayRefusals
 
 Speed = Callable[[int], float]
 
@@ -155,7 +156,7 @@ class Workload:
 # --- the simulation ---------------------------------------------------------------------------------------------------
 
 _REFUSAL_S = 0.03
-_ARRIVE, _ANSWER, _REFUSE, _DEADLINE, _DRIFT, _OPEN, _SEND, _PROBE = range(8)
+_ARRIVE, _ANSWER, _REFUSE, _DEADLINE, _DRIFT, _OPEN, _SEND, _PROBE, _AGAIN = range(9)
 
 
 @dataclass(slots=True, eq=False)
@@ -210,6 +211,7 @@ class World:
         self._fixed = fixed
         #: of a fixed number in flight; `auto` has its own
         self._learner = PaceLearner(AutoPolicy(), now=now) if fixed is not None and quota is not None else None
+        self._strays = StrayRefusals(AutoPolicy(), now=now)
         self._pacer: Pacer | None = None
         self._send_at = -math.inf
         self._opens_at = -math.inf
@@ -333,6 +335,15 @@ class World:
             return self.auto.pace_per_s
         return None if self._learner is None else self._learner.rate_per_s
 
+    def _is_stray(self, retry_after_s: float | None) -> bool:
+        learner = self._learner if self.auto is None else self.auto._learner
+        return self._strays.on_refused(
+            self.now,
+            retry_after_s=retry_after_s,
+            is_trial=learner is not None and learner.is_trial,
+            has_quota=learner is not None and learner.has_quota,
+        )
+
     def _schedule(self, at: float, kind: int, call: _Call | None) -> None:
         self._sequence += 1
         heapq.heappush(self._events, (at, self._sequence, kind, call))
@@ -382,12 +393,15 @@ class World:
             self._factor = [factor for at, factor in self._machine.drift if at <= self.now][-1]
         elif kind == _PROBE:
             self._probe()
+        elif kind == _AGAIN and call is not None:
+            self._retries.append(call)
         self._send()
 
     def _answered(self, call: _Call) -> None:
         if call.over:
             return
         call.over = True
+        self._strays.on_accepted(self.now)
         auto, outcome = self.auto, self.outcome
         if auto is not None:
             before = auto.limit
@@ -407,8 +421,11 @@ class World:
     def _refused(self, call: _Call) -> None:
         self._in_flight -= 1
         self.outcome.refused += 1
-        self._retries.append(_Call(work=call.work, tokens=call.tokens))
-        told_s = call.retry_after_s
+        told_s, again = call.retry_after_s, _Call(work=call.work, tokens=call.tokens)
+        if self._is_stray(told_s):
+            self._schedule(self.now + (1.0 if told_s is None else told_s), _AGAIN, again)
+            return
+        self._retries.append(again)
         if self.auto is not None:
             self.auto.on_overload(self.now, call_started=call.started)
         elif self._learner is not None:
