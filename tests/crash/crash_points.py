@@ -221,22 +221,61 @@ def _replace(owner: Any, attribute: str, fused: Callable[..., Any]) -> None:
 
 
 def _arm_statement(point: CrashPoint, fuse: Fuse) -> None:
+    """Every statement goes through aiosqlite, those of a batch through the connection that `_transact` is given."""
     import aiosqlite
 
-    original = aiosqlite.Connection._execute
+    from narrun_async.stores.sqlite import connection as ours
+
+    original, transact = aiosqlite.Connection._execute, ours._transact
 
     async def execute(self: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        is_meant = bool(args) and isinstance(args[0], str) and " ".join(args[0].split()).startswith(point.statement)
-        if is_meant and point.row is not None:
-            args = (args[0], _until(args[1], point.row, fuse), *args[2:])
-        elif is_meant and point.side == "before":
-            fuse.touch()
+        is_meant, args = _touch_before(point, fuse, args)
         result = await original(self, function, *args, **kwargs)
-        if is_meant and point.row is None and point.side == "after":
-            fuse.touch()
+        _touch_after(point, fuse, is_meant)
         return result
 
-    aiosqlite.Connection._execute = execute  # type: ignore[method-assign]  # every statement goes this way
+    def transact_slowly(connection: Any, write: Callable[[Any], None]) -> None:
+        transact(_Watched(connection, point, fuse), write)  # type: ignore[arg-type]  # it acts like one
+
+    aiosqlite.Connection._execute = execute  # type: ignore[method-assign]  # the places that this file is about
+    ours._transact = transact_slowly
+
+
+class _Watched:
+    """A `sqlite3` connection, statement by statement."""
+
+    def __init__(self, connection: Any, point: CrashPoint, fuse: Fuse) -> None:
+        self._connection, self._point, self._fuse = connection, point, fuse
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, *args: Any) -> Any:
+        return self._run(self._connection.execute, args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self._run(self._connection.executemany, args)
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        is_meant, args = _touch_before(self._point, self._fuse, args)
+        result = function(*args)
+        _touch_after(self._point, self._fuse, is_meant)
+        return result
+
+
+def _touch_before(point: CrashPoint, fuse: Fuse, args: tuple[Any, ...]) -> tuple[bool, tuple[Any, ...]]:
+    """Whether this is the statement that is meant, and its arguments, its rows with the fuse among them."""
+    is_meant = bool(args) and isinstance(args[0], str) and " ".join(args[0].split()).startswith(point.statement)
+    if is_meant and point.row is not None:
+        args = (args[0], _until(args[1], point.row, fuse), *args[2:])
+    elif is_meant and point.side == "before":
+        fuse.touch()
+    return is_meant, args
+
+
+def _touch_after(point: CrashPoint, fuse: Fuse, is_meant: bool) -> None:
+    if is_meant and point.row is None and point.side == "after":
+        fuse.touch()
 
 
 def _until(rows: Sequence[Any], row: int, fuse: Fuse) -> Iterator[Any]:

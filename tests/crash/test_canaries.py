@@ -214,7 +214,11 @@ def test_no_canary_is_found_after_a_full_disk(workplace: Workplace, endpoint: Ta
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     with workplace.start("run", config, "--max-wait", "0", environment=environment, preexec_fn=limit_files) as run:
-        wait_until(lambda: not run.is_running or "disk" in run.read_err(), what="the disk is full", at_most_s=30)
+        wait_until(
+            lambda: not run.is_running or "results cannot be stored" in run.read_err(),
+            what="the disk is full",
+            at_most_s=30,
+        )
         beside = search(workplace, [])
         run.kill()
         stopped = run.wait()

@@ -125,7 +125,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         make_legacy(legacy.database)
 
         retried = Workplace(directory=base / "retried")
-        shutil.copytree(done.directory, retried.directory)
+        copy_with_logs(done.directory, retried)
         endpoint.change(fault_rates={})
         program.run(retried, "resume", done.experiment_id(), "--retry-errors-only").expect(0)
         yield Stage(
@@ -174,15 +174,19 @@ def make_legacy(database: Path) -> None:
 
 def prepare(stage: Stage, command: str, directory: Path) -> Workplace:
     workplace = Workplace(directory=directory / "work")
-    source = stage.prepared[command]
+    copy_with_logs(stage.prepared[command], workplace)
+    stage.endpoint.change(fault_rates={} if command == "retry" else {"refusal": 0.15, "http_500": 0.1})
+    return workplace
+
+
+def copy_with_logs(source: Path, workplace: Workplace) -> None:
+    """Logs, and the journal among them, go on in the copy."""
     shutil.copytree(source, workplace.directory)
     if workplace.database.exists():
-        with closing(sqlite3.connect(workplace.database)) as db, db:  # logs go on in this directory
+        with closing(sqlite3.connect(workplace.database)) as db, db:
             db.execute(
                 "UPDATE experiments SET log_dir = replace(log_dir, ?, ?)", (str(source), str(workplace.directory))
             )
-    stage.endpoint.change(fault_rates={} if command == "retry" else {"refusal": 0.15, "http_500": 0.1})
-    return workplace
 
 
 def arguments(workplace: Workplace, command: str) -> Sequence[str]:

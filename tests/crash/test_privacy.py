@@ -79,6 +79,7 @@ def test_after_a_scrub_everything_can_be_read_and_nothing_can_be_sent(workplace:
     config = write_run(workplace)
     workplace.run("run", config).expect(1)
     change(workplace.database, "DELETE FROM narrative_results WHERE row_num = 20")
+    next(workplace.directory.rglob("journal")).unlink()  # it knows of twenty
 
     asked = workplace.run("scrub").expect(2)
     assert "--yes" in asked.err
@@ -168,7 +169,7 @@ def test_a_resume_with_backup_copies_the_database_as_it_was_before(
     kept.database.parent.mkdir(parents=True)
     backup.rename(kept.database)
     assert kept.rows() == rows
-    kept.run("resume", "latest").expect(0)
+    kept.run("resume", "latest", "--accept-restored").expect(0)
     assert len(kept.rows()) == 60
     # nothing to do is nothing to back up
     workplace.run("resume", workplace.experiment_id(), "--backup").expect(0)

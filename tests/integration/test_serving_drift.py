@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from narrun_async.models import CanaryCounts, RawReply
 from narrun_async.planner import CanaryPlan
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
+from narrun_async.stores import open_sqlite_writer
 
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -138,3 +140,20 @@ async def test_a_canary_that_gets_no_answer_costs_nothing_but_itself(open_rig: O
         assert result.summary.counts.n_missing == 0
         assert set((await rig.error_rows()).values()) <= {"bad_json", "schema", "empty", "no_content", "ambiguous"}
         await rig.assert_invariants()
+
+
+async def test_who_answered_before_that_was_recorded_is_known_after_the_migration(open_rig: OpenRig) -> None:
+    async with open_rig(20, latency_ms=1) as rig:
+        await rig.run()
+        (known,) = await rig.store.list_servings(rig.experiment.experiment_id)
+    with closing(sqlite3.connect(rig.path)) as database:
+        database.executescript(
+            "DROP TABLE servings; DROP TABLE canary_answers; DROP TABLE scrubs; PRAGMA user_version = 1"
+        )
+    store = await open_sqlite_writer(rig.path)
+    try:
+        servings = await store.list_servings(rig.experiment.experiment_id)
+    finally:
+        await store.aclose()
+    # the header was not kept at that time
+    assert servings == [replace(known, server=None)]

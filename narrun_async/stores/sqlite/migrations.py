@@ -289,17 +289,18 @@ def text_sha256(text: str | None) -> str | None:
 async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Path) -> None:
     for table, columns in {"servings": SERVINGS, "canary_answers": CANARY_ANSWERS}.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
-        await connection.execute(f"CREATE TABLE {table} ({body})")
+        await connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({body})")
     await connection.execute(
-        "CREATE UNIQUE INDEX servings_key ON servings(experiment_id, model, system_fingerprint, server)"
+        "CREATE UNIQUE INDEX IF NOT EXISTS servings_key ON servings(experiment_id, model, system_fingerprint, server)"
     )
-    await connection.execute("CREATE INDEX canary_answers_experiment ON canary_answers(experiment_id)")
+    await connection.execute("CREATE INDEX IF NOT EXISTS canary_answers_experiment ON canary_answers(experiment_id)")
     await connection.execute(
         "INSERT INTO servings (experiment_id, model, system_fingerprint, server, run_id, first_seen_at)"
         " SELECT experiment_id, COALESCE(response_model, ''), COALESCE(system_fingerprint, ''), '', MIN(run_id),"
         "        MIN(last_attempt_at)"
         " FROM narrative_results WHERE response_model IS NOT NULL OR system_fingerprint IS NOT NULL"
         " GROUP BY 1, 2, 3 ORDER BY MIN(result_id)"
+        " ON CONFLICT (experiment_id, model, system_fingerprint, server) DO NOTHING"
     )
 
 
