@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,8 @@ from narrun_async.errors import LockHeldError, StorageError
 
 #: how long taking the lock may wait: `database_is_locked` holds it for an instant, which must not fail a run
 LOOK_ALLOWANCE_S = 0.2
+#: how often, 20 ms apart, the note of a holder is looked for
+LOOKS_FOR_NAME = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ class DatabaseLock:
         try:
             self._lock.acquire(timeout=LOOK_ALLOWANCE_S, poll_interval=0.02)
         except Timeout:
-            raise LockHeldError(self._path, holder=describe_holder(self._path)) from None
+            raise LockHeldError(self._path, holder=self._wait_for_name()) from None
         except OSError as error:
             raise StorageError(
                 f"cannot lock the database: {error.strerror}",
@@ -76,6 +79,14 @@ class DatabaseLock:
         with suppress(OSError):
             self._note.unlink(missing_ok=True)
         self._lock.release()
+
+    def _wait_for_name(self) -> str:
+        """Who holds it; one that has just taken the lock may not have said so yet (1 of 100 races)."""
+        for _ in range(LOOKS_FOR_NAME):
+            if read_holder(self._note) is not None:
+                break
+            time.sleep(0.02)
+        return describe_holder(self._path)
 
     def note(self, purpose: str) -> None:
         """Say what the holder does now; a note that cannot be written is only a poorer message for others."""

@@ -170,6 +170,7 @@ def test_a_narrative_that_always_gets_500_is_the_only_error_row_and_the_run_ends
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_narrative_that_always_gets_500_when_it_is_the_last_one_left_is_the_only_error_row(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:

@@ -33,7 +33,7 @@ def limit_of(workplace: Workplace, concurrency: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.fault("P08")
-@pytest.mark.parametrize("concurrency", ["16", "auto"])
+@pytest.mark.parametrize("concurrency", [pytest.param("16", marks=pytest.mark.long), "auto"])
 def test_a_process_that_stood_still_past_every_deadline_goes_on_without_an_error_row(
     workplace: Workplace, start_endpoint: StartEndpoint, concurrency: str, is_long: bool, measured: Measured
 ) -> None:
@@ -107,7 +107,10 @@ def limited_to(soft: int, hard: int) -> dict[str, object]:
 
 
 @pytest.mark.fault("P12")
-@pytest.mark.parametrize("simulated", [False, True], ids=["an endpoint", "the simulated one"])
+@pytest.mark.parametrize(
+    "simulated",
+    [pytest.param(False, id="an endpoint"), pytest.param(True, id="the simulated one", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize(("soft", "hard", "peak"), [(32, 32, 6), (32, 4096, 40)], ids=["hard limit", "soft limit"])
 def test_few_descriptors_mean_fewer_calls_or_a_raised_limit_and_never_an_error_row(
     workplace: Workplace,

@@ -286,6 +286,7 @@ def test_an_estimate_of_fewer_narratives_than_its_sample_sends_each_once(
     assert (endpoint.calls(), workplace.count_rows(), workplace.experiment()["status"]) == (6, 3, "completed")
 
 
+@pytest.mark.long
 def test_an_estimate_keeps_to_a_gate(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
     endpoint = start_endpoint("--latency-ms", "20", "--fault", "http_429=1")
     endpoint.change(retry_after_s=2.0)

@@ -85,6 +85,7 @@ async def test_auto_does_not_pass_its_maximum(open_rig: OpenRig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 async def test_auto_finds_the_rate_that_is_permitted_with_few_refusals(open_rig: OpenRig) -> None:
     """Ten minutes of it are in virtual time, in tests/unit; the first half minute is spent on learning the rate."""
     permitted_per_s, n_narratives = 20, 250
@@ -224,7 +225,7 @@ async def test_a_budget_that_is_just_enough_does_not_stop_the_run(open_rig: Open
 # --- retries ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_narratives", [1, 60])
+@pytest.mark.parametrize("n_narratives", [pytest.param(1, marks=pytest.mark.long), 60])
 async def test_a_narrative_that_is_always_refused_for_overload_ends_as_one_error_row(
     open_rig: OpenRig, n_narratives: int
 ) -> None:
@@ -251,6 +252,7 @@ async def test_an_endpoint_that_fails_half_of_the_time_costs_no_narrative_anythi
 IN_FLIGHT, LATENCY_S = 128, 0.6
 
 
+@pytest.mark.long
 async def test_after_a_gate_over_everything_the_rate_comes_back_and_the_restart_is_staggered(
     open_rig: OpenRig,
 ) -> None:
@@ -287,6 +289,7 @@ async def test_after_a_gate_over_everything_the_rate_comes_back_and_the_restart_
         assert max(later[1] - earlier[1] for earlier, later in pairwise(restart)) <= IN_FLIGHT / 2
 
 
+@pytest.mark.long
 async def test_after_a_restart_of_the_server_the_rate_comes_back_within_few_calls(open_rig: OpenRig) -> None:
     async with open_rig(1500, latency_ms=1000 * LATENCY_S, latency_spread=0.3) as rig:
         arrivals = Arrivals(rig.endpoint)
@@ -320,6 +323,7 @@ async def test_after_a_restart_of_the_server_the_rate_comes_back_within_few_call
 # --- changes by hand -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_the_number_of_calls_may_be_changed_in_any_order_while_it_runs(open_rig: OpenRig) -> None:
     """Through the control file, as `narrun set` writes it."""
     async with open_rig(900, latency_ms=120) as rig:
@@ -351,7 +355,7 @@ async def test_the_number_of_calls_may_be_changed_in_any_order_while_it_runs(ope
         await rig.assert_invariants()
 
 
-@pytest.mark.parametrize("first", ["pause", "outage"])
+@pytest.mark.parametrize("first", [pytest.param("pause", marks=pytest.mark.long), "outage"])
 async def test_a_pause_and_an_outage_that_overlap_both_end_and_nothing_is_sent_meanwhile(
     open_rig: OpenRig, first: str
 ) -> None:

@@ -46,7 +46,7 @@ async def test_every_narrative_becomes_one_row_and_no_more_than_c_calls_are_in_f
     [
         pytest.param({"http_500": 0.1}, id="500"),
         pytest.param({"http_503": 0.1}, id="503"),
-        pytest.param({"http_429": 0.1}, id="429"),
+        pytest.param({"http_429": 0.1}, id="429", marks=pytest.mark.long),
         pytest.param({"reset": 0.1}, id="reset"),
         pytest.param({"timeout": 0.1}, id="timeout"),
         pytest.param({"http_500": 0.03, "http_503": 0.02, "reset": 0.03, "timeout": 0.02}, id="all"),
