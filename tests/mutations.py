@@ -112,7 +112,7 @@ LEFT JOIN narrative_results AS r
     ),
     Mutation(
         name="no total deadline of an attempt",
-        file="narrun_async/caller.py",
+        file="narrun_async/caller/calling.py",
         old="        async with asyncio.timeout(deadline_s):\n            reply = await provider.complete(body)",
         new="        async with asyncio.timeout(None):\n            reply = await provider.complete(body)",
         tests=("tests/integration/test_runner_outcomes.py", "-k", "deadline or timeout"),

@@ -1,4 +1,4 @@
-"""Takes one work item to its outcome: the request, the one retry loop of the program, and the verdict."""
+"""The calls of a work item: attempts, the one retry loop of the program, who pays, and the probe."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import datetime
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from narrun_async.caller.flights import AttemptFailed, CallSpec, Flight
+from narrun_async.caller.outcomes import (
+    decided,
+    endpoint_crash,
+    exhausted,
+    failed_attempt,
+    internal_failure,
+    source_changed,
+)
 from narrun_async.clock import utc_now
 from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
 from narrun_async.limits import CRASHES_THAT_CONVICT, EndpointLimits, Probe
 from narrun_async.models import (
     Attempt,
     Envelope,
-    ErrorCategory,
     Failure,
     Outcome,
     RawReply,
-    Verdict,
-    WorkItem,
 )
-from narrun_async.parsing import parse_answer, parse_envelope, stored_raw
+from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
 from narrun_async.prompting import RequestTemplate
@@ -34,7 +38,6 @@ from narrun_async.retrying import (
     CallError,
     CallFailure,
     FailureClass,
-    RetryPolicy,
     judge_answer,
     judge_call_error,
     judge_reply,
@@ -47,52 +50,6 @@ WORDS_ADVICE = "`narrun doctor CONFIG` shows what the endpoint says"
 
 #: failures that decide a narrative without another attempt
 _DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallSpec:
-    """What a call is made of; plain and picklable, so that a caller can be built in any process."""
-
-    template: RequestTemplate = field(repr=False)
-    retry: RetryPolicy
-    attempt_deadline_s: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Flight:
-    """One item under way in one pass."""
-
-    item: WorkItem
-    is_last_pass: bool
-    #: failed attempts that count against the item in this pass
-    charged: int = 0
-    #: refusals for overload in a row
-    overloads: int = 0
-    #: the last failed attempt counted against the item
-    was_charged: bool = False
-    #: failed in flight while the breaker opened; goes alone next time
-    is_suspect: bool = False
-    #: the last attempt, alone in flight, took the endpoint down
-    crashed_endpoint: bool = False
-
-
-class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop turns on, not an error
-    """One attempt of a flight did not decide it."""
-
-    def __init__(
-        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, in_flight: int
-    ) -> None:
-        super().__init__(failure.category)
-        self.failure = failure
-        #: UTC
-        self.started_at = started_at
-        #: monotonic seconds
-        self.started = started
-        self.duration_s = duration_s
-        #: calls on the wire when this one began, itself included
-        self.in_flight = in_flight
-        #: it is in the ledger, and who pays is decided
-        self.is_settled = False
 
 
 class Caller:
@@ -138,14 +95,14 @@ class Caller:
         except Exception as error:
             # A defect of ours that one narrative brings to light costs that narrative, not the run.
             self._release_suspect(flight)
-            return _internal_failure(flight.item, error)
+            return internal_failure(flight.item, error)
 
     async def _attempt(self, flight: Flight) -> Outcome:
         item = flight.item
         if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
-            return _source_changed(item)
+            return source_changed(item)
         if self._culprits.is_convicted(item.narrative_id):
-            return _endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
+            return endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
         body = self._spec.template.body_for(item.narrative_text)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
         started_at, started = utc_now(), self._clock()
@@ -175,7 +132,7 @@ class Caller:
                 in_flight=self._progress.in_flight + 1,
             )
         self._release_suspect(flight)
-        return _outcome(item, judged, started_at=started_at, duration_s=duration_s)
+        return decided(item, judged, started_at=started_at, duration_s=duration_s)
 
     async def retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
         """The retry loop, entered only after a first failure; each further attempt takes its own slot, before new work.
@@ -191,7 +148,7 @@ class Caller:
             raise  # the last two: there is nobody left to hand a failed attempt to
         except Exception as error:
             self._release_suspect(flight)
-            return _internal_failure(flight.item, error)
+            return internal_failure(flight.item, error)
 
     async def _retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
         pending: AttemptFailed | None = first
@@ -286,7 +243,7 @@ class Caller:
 
     async def _note_failure(self, flight: Flight, failed: AttemptFailed, *, charged: bool) -> None:
         if not flight.item.is_canary:  # the ledger is of calls that led to results
-            await self._record(_failed_attempt(flight.item, failed, charged=charged))
+            await self._record(failed_attempt(flight.item, failed, charged=charged))
 
     def _gives_up(self, flight: Flight) -> bool:
         """Whether the pass is over for this item; asked once after each failure.
@@ -307,8 +264,8 @@ class Caller:
 
     def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
         if flight.crashed_endpoint:
-            return _endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
-        return _exhausted(flight.item, last)
+            return endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
+        return exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:
         if flight.is_suspect:
@@ -354,73 +311,6 @@ def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s:
         return reply if isinstance(reply, CallFailure) else None
 
     return probe
-
-
-def _internal_failure(item: WorkItem, error: Exception) -> Outcome:
-    """An error row for a defect of ours that one narrative brought to light; only the type is told, never the text."""
-    message = f"defect in narrun: {type(error).__name__}"
-    return Outcome(item=item, verdict=Failure(category=ErrorCategory.INTERNAL, message=message), attempt=None)
-
-
-def _outcome(
-    item: WorkItem, judged: tuple[RawReply, Envelope] | CallFailure, *, started_at: datetime, duration_s: float
-) -> Outcome:
-    """The row of a call that decided its narrative, by an answer or by a lasting refusal."""
-    verdict: Verdict
-    if isinstance(judged, CallFailure):
-        envelope, raw_response, http_status, server = Envelope(), None, judged.http_status, None
-        verdict = Failure(category=judged.category, message=judged.message)
-    else:
-        reply, envelope = judged
-        raw_response, http_status, verdict = stored_raw(reply.body), reply.status, parse_answer(envelope)
-        server = reply.headers.get("server")
-    failure = verdict if isinstance(verdict, Failure) else None
-    return Outcome(
-        item=item,
-        verdict=verdict,
-        envelope=envelope,
-        server=server,
-        raw_response=raw_response,
-        attempt=Attempt(
-            narrative_id=item.narrative_id,
-            started_at=started_at,
-            duration_s=duration_s,
-            error_category=failure.category if failure else None,
-            error_message=failure.message if failure else None,
-            http_status=http_status,
-            charged=True,
-            usage=envelope.usage,
-        ),
-    )
-
-
-def _failed_attempt(item: WorkItem, failed: AttemptFailed, *, charged: bool) -> Attempt:
-    return Attempt(
-        narrative_id=item.narrative_id,
-        started_at=failed.started_at,
-        duration_s=failed.duration_s,
-        error_category=failed.failure.category,
-        error_message=failed.failure.message,
-        http_status=failed.failure.http_status,
-        charged=charged,
-    )
-
-
-def _exhausted(item: WorkItem, last: CallFailure) -> Outcome:
-    message = f"gave up after every pass; last: {last.message}"
-    return Outcome(
-        item=item, verdict=Failure(category=ErrorCategory.TRANSIENT_EXHAUSTED, message=message), attempt=None
-    )
-
-
-def _endpoint_crash(item: WorkItem, *, n_crashes: int) -> Outcome:
-    message = f"took the endpoint down {n_crashes} times while no other call was in flight"
-    return Outcome(item=item, verdict=Failure(category=ErrorCategory.ENDPOINT_CRASH, message=message), attempt=None)
-
-
-def _source_changed(item: WorkItem) -> Outcome:
-    message = "the stored text no longer has the hash it was ingested with"
-    return Outcome(item=item, verdict=Failure(category=ErrorCategory.SOURCE_CHANGED, message=message), attempt=None)
 
 
 def _text_sha256(text: str) -> str:

@@ -1,0 +1,56 @@
+"""What a call is made of, and one item on its way through its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from narrun_async.models import WorkItem
+from narrun_async.prompting import RequestTemplate
+from narrun_async.retrying import CallFailure, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSpec:
+    """What a call is made of; plain and picklable, so that a caller can be built in any process."""
+
+    template: RequestTemplate = field(repr=False)
+    retry: RetryPolicy
+    attempt_deadline_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """One item under way in one pass."""
+
+    item: WorkItem
+    is_last_pass: bool
+    #: failed attempts that count against the item in this pass
+    charged: int = 0
+    #: refusals for overload in a row
+    overloads: int = 0
+    #: the last failed attempt counted against the item
+    was_charged: bool = False
+    #: failed in flight while the breaker opened; goes alone next time
+    is_suspect: bool = False
+    #: the last attempt, alone in flight, took the endpoint down
+    crashed_endpoint: bool = False
+
+
+class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop turns on, not an error
+    """One attempt of a flight did not decide it."""
+
+    def __init__(
+        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, in_flight: int
+    ) -> None:
+        super().__init__(failure.category)
+        self.failure = failure
+        #: UTC
+        self.started_at = started_at
+        #: monotonic seconds
+        self.started = started
+        self.duration_s = duration_s
+        #: calls on the wire when this one began, itself included
+        self.in_flight = in_flight
+        #: it is in the ledger, and who pays is decided
+        self.is_settled = False
