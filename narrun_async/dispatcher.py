@@ -85,7 +85,9 @@ class Dispatcher:
         The slot is held until an outcome is handed over, so that a writer that cannot store stops the calls.
         """
         while self._limits.is_open_for_calls:
-            flight = Flight(item=await receive(work), is_last_pass=self._is_last_pass)
+            item = await receive(work)
+            # No other pass meets a canary again.
+            flight = Flight(item=item, is_last_pass=self._is_last_pass or item.is_canary)
             if self._control.is_stopping:
                 return None
             try:
@@ -102,7 +104,7 @@ class Dispatcher:
     ) -> None:
         outcome = await self._caller.retry(flight, failed)
         if outcome is None:
-            self.n_deferred += not flight.item.is_canary
+            self.n_deferred += 1
         else:
             await self._deliver(outcome, outcomes)
 

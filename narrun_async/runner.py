@@ -184,7 +184,7 @@ class Runner:
             dispatcher = Dispatcher(caller, self._limits, guard, serving, self._control, is_last_pass=is_last_pass)
             work, waiting = anyio.create_memory_object_stream[WorkItem](WORK_QUEUE_ITEMS)
             async with anyio.create_task_group() as stages:
-                stages.start_soon(self._plan, selection, run_id, work)
+                stages.start_soon(self._plan, selection, run_id, work, number == 1)
                 stages.start_soon(writer.run, arriving)
                 with anyio.CancelScope() as self._calls:
                     await dispatcher.run_pass(waiting, outcomes)
@@ -214,7 +214,9 @@ class Runner:
         else:
             self._limits.unpause(BY_THE_DISK)
 
-    async def _plan(self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem]) -> None:
+    async def _plan(
+        self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem], is_first_pass: bool
+    ) -> None:
         try:
             await plan_pass(
                 self._store,
@@ -223,7 +225,8 @@ class Runner:
                 run_id=run_id,
                 page_size=self._settings.page_size,
                 work=work,
-                canaries=self._settings.canaries,
+                # Later passes meet what little was put off; their canaries would cost more than they tell.
+                canaries=self._settings.canaries if is_first_pass else None,
             )
         except NarrunError as error:
             self._control.stop(error)

@@ -97,11 +97,13 @@ class Writer:
         return batch
 
     async def _save(self, batch: list[WriterMessage]) -> None:
+        # A try may itself take half a minute, where another program holds the database.
+        until = anyio.current_time() + sum(self._policy.storage_pauses_s)
         for pause_s in self._policy.storage_pauses_s:
             try:
                 await self._write(batch)
             except (StorageError, LockHeldError) as error:
-                if not _may_pass(error) or self._control.is_stopping:
+                if not _may_pass(error) or self._control.is_stopping or anyio.current_time() >= until:
                     raise
                 self._hold_calls(True)
                 RUN_LOG.warning("a batch cannot be stored, trying again in %g s: %s", pause_s, error)

@@ -19,7 +19,8 @@ from narrun_async.clock import utc_end
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode
 from narrun_async.finalizer import finalize
-from narrun_async.limits import EndpointLimits
+from narrun_async.limits import EndpointLimits, ServingGuard
+from narrun_async.logs import open_experiment_logs
 from narrun_async.metrics import extrapolate, spread_evenly
 from narrun_async.models import (
     Attempt,
@@ -31,6 +32,7 @@ from narrun_async.models import (
     Outcome,
     ProgressMark,
     RunEnd,
+    Serving,
     SourceNarrative,
     WorkItem,
 )
@@ -38,6 +40,7 @@ from narrun_async.operations.estimating import call_items, pick_items, sampled_c
 from narrun_async.operations.ingesting import SourceFile, find_known_source
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.progress import Progress
+from narrun_async.progress.commits import CommitJournal
 from narrun_async.reporting.estimate_lines import estimate_lines
 from narrun_async.stores import SqliteStore
 
@@ -86,7 +89,10 @@ async def _send_and_keep(
     outcomes, failed = await _send(plan.config, endpoint, items)
     runtime_s = time.monotonic() - started
     mark = ProgressMark(runtime_s=runtime_s, estimated_completion_time=None)
-    await store.write_batch(plan.experiment.experiment_id, run_id, [*failed, *outcomes], mark)
+    log_dir = Path(plan.experiment.log_dir or "logs")
+    with open_experiment_logs(log_dir, level=plan.config.operational.log_level):
+        await store.write_batch(plan.experiment.experiment_id, run_id, [*_servings(outcomes), *failed, *outcomes], mark)
+        CommitJournal(run_id, plan.counts).note(outcomes)
     summary = await finalize(store, plan.experiment, runtime_s=runtime_s)
     n_left = summary.counts.n_missing
     end = RunEnd(
@@ -99,6 +105,12 @@ async def _send_and_keep(
     await store.end_run(plan.experiment.experiment_id, run_id, end)
     _say_estimate(plan.config, outcomes, n_remaining=n_left, simulated=endpoint.is_simulated, say=say)
     return n_left
+
+
+def _servings(outcomes: Sequence[Outcome]) -> list[Serving]:
+    """Who answered, each once, for the runs that go on from here to compare with."""
+    guard = ServingGuard([], stops=False, tell=lambda _: None)
+    return [serving for outcome in outcomes if (serving := guard.meet(outcome)) is not None]
 
 
 async def _send(

@@ -100,8 +100,10 @@ class Caller:
     async def _attempt(self, flight: Flight) -> Outcome:
         item = flight.item
         if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
+            self._release_suspect(flight)
             return source_changed(item)
         if self._culprits.is_convicted(item.narrative_id):
+            self._release_suspect(flight)
             return endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
         body = self._spec.template.body_for(item.narrative_text)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
@@ -263,8 +265,9 @@ class Caller:
         return flight.crashed_endpoint and not flight.is_last_pass and n_crashes >= CRASHES_THAT_CONVICT
 
     def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
-        if flight.crashed_endpoint:
-            return endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
+        n_crashes = self._culprits.crashes_of(flight.item.narrative_id)
+        if flight.crashed_endpoint and n_crashes >= CRASHES_THAT_CONVICT:
+            return endpoint_crash(flight.item, n_crashes=n_crashes)
         return exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:

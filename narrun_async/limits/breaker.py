@@ -90,6 +90,11 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._episode is not None
 
+    @property
+    def is_recovering(self) -> bool:
+        """It was open, and not everybody who failed then has been tried again."""
+        return self._recovering
+
     def record_success(self) -> None:
         self._failures_in_a_row = 0
         if self._slots.is_narrowed and not (self._falls >= FALLS_TO_ONE_BY_ONE and self._suspects):

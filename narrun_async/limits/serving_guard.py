@@ -28,6 +28,8 @@ class ServingGuard:
     def meet(self, outcome: Outcome) -> Serving | None:
         """Who gave this answer, if nobody knows them yet; to be stored before the answer is.
 
+        Where the server was not known, because nobody noted it or it did not say, a name of it is no change.
+
         :raises ServingChangedError: the run is to stop at a change; the answer is not to be stored
         """
         envelope = outcome.envelope
@@ -37,7 +39,7 @@ class ServingGuard:
         if key in self._keys:
             return None
         serving = Serving(model=envelope.model, system_fingerprint=envelope.system_fingerprint, server=outcome.server)
-        if self._known:
+        if self._known and _key(envelope.model, envelope.system_fingerprint, None) not in self._keys:
             self._change(serving)
         self._keys.add(key)
         self._known.append(serving)

@@ -268,8 +268,9 @@ def test_an_estimate_that_is_kept_is_the_beginning_of_an_experiment(
     assert "52 narratives" in told.out
     assert (endpoint.calls(), workplace.count_rows(), workplace.experiment()["status"]) == (8, 8, "interrupted")
     workplace.require_sound()
+    assert len(workplace.ask("SELECT 1 FROM servings")) == 1
     kept = workplace.rows()
-    workplace.run("resume").expect(0)
+    assert "journal" not in workplace.run("resume").expect(0).err
     assert endpoint.calls() == 60
     assert {key: row for key, row in workplace.rows().items() if key in kept} == kept
     assert workplace.experiment()["status"] == "completed"

@@ -157,3 +157,12 @@ async def test_who_answered_before_that_was_recorded_is_known_after_the_migratio
         await store.aclose()
     # the header was not kept at that time
     assert servings == [replace(known, server=None)]
+
+
+async def test_a_server_that_was_not_noted_is_noted_with_its_name_when_it_says_it(open_rig: OpenRig) -> None:
+    async with open_rig(30, latency_ms=1) as rig:
+        result = await rig.run(
+            provider=Replaced(provider=rig.provider, after=10, fingerprint="simulated", server="u/1")
+        )
+        (serving,) = result.summary.servings
+        assert serving.server == "u/1"

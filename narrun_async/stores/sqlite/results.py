@@ -25,7 +25,7 @@ from narrun_async.models import (
     WriterMessage,
 )
 from narrun_async.stores.sqlite import statements
-from narrun_async.stores.sqlite.connection import transact
+from narrun_async.stores.sqlite.connection import transact, wrap_sqlite_errors
 from narrun_async.stores.sqlite.database import Database
 from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
 
@@ -113,7 +113,9 @@ class ResultsPart(Database):
                 rows.setdefault((message.item.replaces_error, is_error), []).append(row)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany(statements.INSERT_SERVING, servings)
+            for row in servings:
+                connection.execute(statements.COMPLETE_SERVING, row[:5])
+                connection.execute(statements.INSERT_SERVING, row)
             connection.executemany(statements.INSERT_CANARY_ANSWER, canaries)
             connection.executemany(statements.INSERT_ATTEMPT, attempts)
             _write_rows(connection, experiment_id, run_id, rows, mark)
@@ -157,7 +159,7 @@ class ResultsPart(Database):
         return CanaryCounts(n_asked=row["n_asked"], n_answered=row["n_answered"], n_flipped=row["n_flipped"])
 
     async def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
-        with self.wrap_errors():
+        with wrap_sqlite_errors(self.path):
             async with self._reader.execute(statements.ITER_RESULTS, {"experiment_id": experiment_id}) as cursor:
                 while chunk := await cursor.fetchmany(EXPORT_CHUNK_ROWS):
                     for row in chunk:

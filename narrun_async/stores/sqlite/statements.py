@@ -195,6 +195,13 @@ INSERT INTO attempts (experiment_id, run_id, narrative_id, started_at, duration_
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+#: a server of which only model and fingerprint were known has said its name
+COMPLETE_SERVING = """
+UPDATE servings SET server = ?5 WHERE experiment_id = ?1 AND model = ?3 AND system_fingerprint = ?4 AND server = ''
+    AND NOT EXISTS (SELECT 1 FROM servings WHERE experiment_id = ?1 AND model = ?3 AND system_fingerprint = ?4
+                    AND server = ?5)
+"""
+
 INSERT_SERVING = """
 INSERT INTO servings (experiment_id, run_id, model, system_fingerprint, server, first_seen_at)
 VALUES (?, ?, ?, ?, ?, ?)

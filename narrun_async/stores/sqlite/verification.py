@@ -8,6 +8,7 @@ import sqlite3
 import anyio
 
 from narrun_async.models import ExperimentId, InvariantFinding
+from narrun_async.stores.sqlite.connection import wrap_sqlite_errors
 from narrun_async.stores.sqlite.database import Database
 from narrun_async.stores.sqlite.invariants import INVARIANTS, Invariant
 
@@ -22,7 +23,7 @@ class VerificationPart(Database):
     """`ports.VerificationStore`."""
 
     async def check_invariants(self, experiment_id: ExperimentId | None) -> list[InvariantFinding]:
-        with self.wrap_errors():
+        with wrap_sqlite_errors(self.path):
             await self._reader.create_function("sha256_hex", 1, _sha256_hex, deterministic=True)
             # One snapshot for all of it: beside a run, what is found must be true of one and the same moment.
             await self._reader.execute("BEGIN")
