@@ -8,7 +8,7 @@ ROWS: tuple[FaultRow, ...] = (
     FaultRow(
         id="L01",
         fault="two runs start on one database at the same moment",
-        injected="two warm processes spin until the same instant; new runs and resumes",
+        injected="two processes are started at the same instant, 100 times each with --long; new runs and resumes",
         required="exactly one works each time; the other leaves with 75 and names its pid; nothing is paid twice",
     ),
     FaultRow(

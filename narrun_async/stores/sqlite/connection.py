@@ -62,14 +62,22 @@ async def _connect(path: Path, mode: str) -> aiosqlite.Connection:
     return connection
 
 
+#: what every database file begins with
+SQLITE_MAGIC = b"SQLite format 3\0"
+
+
 def refuse_stump(path: Path) -> None:
     """SQLite takes a file without one whole page for a new database, and would write over what is left of an old one.
 
-    :raises StorageError: it is that short
+    :raises StorageError: it is that short, or something else altogether
     """
     size = path.stat().st_size
     if size >= SMALLEST_PAGE_BYTES:
         return
+    with path.open("rb") as file:
+        begins_like_one = SQLITE_MAGIC.startswith(file.read(len(SQLITE_MAGIC)))
+    if not begins_like_one:
+        raise StorageError("this is not a SQLite database", path=path, advice="name another file with --db")
     raise StorageError(
         f"the file is {'empty' if not size else f'cut short ({size} bytes)'}, which no database is",
         path=path,
