@@ -12,7 +12,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run resume test test-crash reliability mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help run resume test test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-crash: $(DEV_ENV) ## the long campaigns: 200 kills in each of five ways, ev
 
 reliability: $(DEV_ENV) ## the whole suite with its long campaigns; writes docs/reliability.md
 	@$(BIN)/python -m pytest --long --reliability -s $(ARGS)
+
+soak: $(DEV_ENV) ## an hour of kill campaigns, ways and seeds drawn anew (ARGS="--soak 5" for five minutes)
+	@$(BIN)/python -m pytest tests/crash/test_kill_campaign.py -k soak -s --soak 60 $(ARGS)
 
 mutations: $(DEV_ENV) ## break the program in one place at a time and see the tests go red (docs/mutations.md)
 	@$(BIN)/python tests/mutations.py $(ARGS)

@@ -40,6 +40,7 @@ class Measured(Protocol):
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", default=False, help="also what takes minutes: campaigns, outages")
     parser.addoption("--schedules", type=int, default=0, help="so many seeded schedules in virtual time")
+    parser.addoption("--soak", type=float, default=0, metavar="MINUTES", help="kill campaigns for so long")
     parser.addoption("--first-seed", type=int, default=0, help="the first of those seeds")
     parser.addoption("--reliability", action="store_true", default=False, help="write docs/reliability.md")
 
@@ -65,6 +66,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
 def is_long(pytestconfig: pytest.Config) -> bool:
     """`--long` was given."""
     return bool(pytestconfig.getoption("--long"))
+
+
+@pytest.fixture
+def soak_minutes(pytestconfig: pytest.Config) -> float:
+    """Of `--soak`; without it the test is left out."""
+    minutes = float(pytestconfig.getoption("--soak"))
+    if not minutes:
+        pytest.skip("takes as long as `--soak` says; `make soak` takes an hour")
+    return minutes
 
 
 @pytest.fixture

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import sqlite3
 import statistics
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import StartEndpoint
-from harness import Endpoint, Key, Process, Row, Workplace, digest_of_results, wait_until
+from harness import Endpoint, Key, Process, Row, Workplace, digest_of_results, running_endpoint, wait_until
 from reliability import Measured
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -131,10 +133,36 @@ def test_kills_at_any_moment_lose_nothing_double_nothing_and_lead_to_the_same_re
 ) -> None:
     if not is_long and name != "C=16":
         pytest.skip("two hundred kills in each of five ways take half an hour; `make test-crash` runs them")
-    way, kills = WAYS[name], 200 if is_long else 7
-    narratives = way.narratives if is_long else 300
-    rng = random.Random(SEED)
-    print(f"seed {SEED}")
+    kills, narratives = (200, WAYS[name].narratives) if is_long else (7, 300)
+    measured(carry_out(name, workplace, start_endpoint, kills=kills, narratives=narratives, seed=SEED))
+
+
+def test_a_soak_of_campaigns_never_finds_anything(tmp_path: Path, soak_minutes: float) -> None:
+    """Small campaigns, one after the other, each way and seed drawn anew, until the time is over."""
+    first_seed, began, rounds = random.randrange(2**32), time.monotonic(), 0
+    while time.monotonic() - began < 60 * soak_minutes:
+        seed = first_seed + rounds
+        name = random.Random(seed).choice(list(WAYS))
+        workplace = Workplace(directory=tmp_path / f"round-{rounds}")
+        workplace.directory.mkdir()
+        with ExitStack() as until_its_end:
+            start = partial(_start_in, until_its_end, workplace.directory / "endpoint")
+            print(carry_out(name, workplace, start, kills=20, narratives=600, seed=seed))
+        shutil.rmtree(workplace.directory)
+        rounds += 1
+    print(f"{rounds} campaigns in {soak_minutes:g} minutes")
+
+
+def _start_in(until_its_end: ExitStack, directory: Path, *flags: str) -> Endpoint:
+    return until_its_end.enter_context(running_endpoint(directory, *flags))
+
+
+def carry_out(
+    name: str, workplace: Workplace, start_endpoint: StartEndpoint, *, kills: int, narratives: int, seed: int
+) -> str:
+    """Kill one experiment so many times, let it end, compare. Returns what was measured."""
+    way, rng = WAYS[name], random.Random(seed)
+    print(f"{name}, seed {seed}")
     endpoint = start_endpoint(*way.endpoint)
     endpoint.change(retry_after_s=0.1)
     table = workplace.write_narratives(narratives)
@@ -157,7 +185,7 @@ def test_kills_at_any_moment_lose_nothing_double_nothing_and_lead_to_the_same_re
     assert workplace.experiment()["status"] == "completed"
     workplace.run("verify").expect(0)
     assert digest_of(rows, way) == uninterrupted_digest(workplace, endpoint, table, way)
-    measured(campaign.report(name, way, narratives))
+    return campaign.report(name, way, narratives)
 
 
 def _number_or_word(concurrency: str) -> int | str:
