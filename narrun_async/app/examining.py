@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 from narrun_async.app.databases import reading, source_file
 from narrun_async.app.endpoints import call_spec, open_endpoint
 from narrun_async.app.planning import RunRequest, chosen_database, load_config
-from narrun_async.caller import PROBE_DEADLINE_S
+from narrun_async.caller import PROBE_DEADLINE_S, call_within
 from narrun_async.config import ExperimentConfig, ProviderKind, expand_url, notices, resolve_api_key
 from narrun_async.errors import ExitCode, NarrunError
-from narrun_async.models import Envelope, Failure
+from narrun_async.models import Envelope
 from narrun_async.operations.diagnosing import CONFIGURATION, ENDPOINT, judge_database, judge_probe, judge_structured
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.verification import verify
-from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
 from narrun_async.prompting import STRUCTURED_KINDS, structured_probe_body
 from narrun_async.reporting.diagnosis import (
@@ -33,7 +32,7 @@ from narrun_async.reporting.diagnosis import (
     wrong,
 )
 from narrun_async.reporting.verification_lines import verification_json, verification_lines
-from narrun_async.retrying import CallError, CallFailure, judge_answer, judge_call_error, judge_reply, timeout_failure
+from narrun_async.retrying import CallFailure
 from narrun_async.sources.yaml_file import text_reader
 from narrun_async.stores.sqlite.condition import examine_database
 
@@ -212,17 +211,8 @@ async def _probe_structured(config: ExperimentConfig, provider: ChatProvider, *,
 
 async def _call_once(provider: ChatProvider, body: bytes, *, deadline_s: float) -> Envelope | CallFailure:
     """One request without any narrative; unlike the health check of a run, the answer must be a chat completion."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            reply = await provider.complete(body)
-    except TimeoutError:
-        return timeout_failure(deadline_s)
-    except CallError as error:
-        return judge_call_error(error)
-    if (failure := judge_reply(reply, now=None)) is not None:
-        return failure
-    envelope = parse_envelope(reply.body)
-    return judge_answer(envelope) if isinstance(envelope, Failure) else envelope
+    answer = await call_within(provider, body, deadline_s)
+    return answer if isinstance(answer, CallFailure) else answer[1]
 
 
 def _of_error(area: str, error: NarrunError) -> Diagnosis:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -22,13 +21,14 @@ from narrun_async.caller.outcomes import (
 )
 from narrun_async.clock import utc_now
 from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
-from narrun_async.limits import CRASHES_THAT_CONVICT, EndpointLimits, Probe
+from narrun_async.limits import EndpointLimits, Probe
 from narrun_async.models import (
     Attempt,
     Envelope,
     Failure,
     Outcome,
     RawReply,
+    text_sha256,
 )
 from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
@@ -89,21 +89,20 @@ class Caller:
         :raises FatalEndpointError: the endpoint refuses the configuration
         """
         try:
-            return await self._attempt(flight)
+            outcome = await self._attempt(flight)
         except (AttemptFailed, NarrunError, RunStopping):
             raise
         except Exception as error:
             # A defect of ours that one narrative brings to light costs that narrative, not the run.
-            self._release_suspect(flight)
-            return internal_failure(flight.item, error)
+            outcome = internal_failure(flight.item, error)
+        self._release_suspect(flight)
+        return outcome
 
     async def _attempt(self, flight: Flight) -> Outcome:
         item = flight.item
-        if item.text_sha256 is not None and _text_sha256(item.narrative_text) != item.text_sha256:
-            self._release_suspect(flight)
+        if item.text_sha256 is not None and text_sha256(item.narrative_text) != item.text_sha256:
             return source_changed(item)
         if self._culprits.is_convicted(item.narrative_id):
-            self._release_suspect(flight)
             return endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
         body = self._spec.template.body_for(item.narrative_text)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
@@ -111,7 +110,7 @@ class Caller:
         self._progress.in_flight += 1
         in_flight = self._progress.in_flight
         try:
-            judged = await self._send(body)
+            judged = await call_within(self._provider, body, self._spec.attempt_deadline_s)
         finally:
             self._progress.in_flight -= 1
         duration_s = self._clock() - started
@@ -133,7 +132,6 @@ class Caller:
                 headers=None if reply is None else reply.headers,
                 in_flight=self._progress.in_flight + 1,
             )
-        self._release_suspect(flight)
         return decided(item, judged, started_at=started_at, duration_s=duration_s)
 
     async def retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
@@ -261,13 +259,15 @@ class Caller:
         """A narrative that crashed the endpoint often enough is not tried again before others were answered."""
         if flight.charged >= self._spec.retry.attempts:
             return True
-        n_crashes = self._culprits.crashes_of(flight.item.narrative_id)
-        return flight.crashed_endpoint and not flight.is_last_pass and n_crashes >= CRASHES_THAT_CONVICT
+        return not flight.is_last_pass and self._crashed_too_often(flight)
+
+    def _crashed_too_often(self, flight: Flight) -> bool:
+        """The last attempt crashed the endpoint, and with those before it that is no coincidence any more."""
+        return flight.crashed_endpoint and self._culprits.has_crashed_enough(flight.item.narrative_id)
 
     def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
-        n_crashes = self._culprits.crashes_of(flight.item.narrative_id)
-        if flight.crashed_endpoint and n_crashes >= CRASHES_THAT_CONVICT:
-            return endpoint_crash(flight.item, n_crashes=n_crashes)
+        if self._crashed_too_often(flight):
+            return endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
         return exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:
@@ -282,15 +282,18 @@ class Caller:
             return 0.0  # the gate and the breaker did the waiting
         return max(self._spec.retry.backoff_s(flight.charged, self._rng), min(asked_s or 0.0, self._spec.retry.cap_s))
 
-    async def _send(self, body: bytes) -> tuple[RawReply, Envelope] | CallFailure:
-        deadline_s = self._spec.attempt_deadline_s
-        reply = await _reply_within(self._provider, body, deadline_s)
-        if isinstance(reply, CallFailure):
-            return reply
-        envelope = parse_envelope(reply.body)
-        if isinstance(envelope, Failure):
-            return judge_answer(envelope)
-        return reply, envelope
+
+async def call_within(
+    provider: ChatProvider, body: bytes, deadline_s: float
+) -> tuple[RawReply, Envelope] | CallFailure:
+    """One call, whose answer must be a chat completion."""
+    reply = await _reply_within(provider, body, deadline_s)
+    if isinstance(reply, CallFailure):
+        return reply
+    envelope = parse_envelope(reply.body)
+    if isinstance(envelope, Failure):
+        return judge_answer(envelope)
+    return reply, envelope
 
 
 async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) -> RawReply | CallFailure:
@@ -314,8 +317,3 @@ def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s:
         return reply if isinstance(reply, CallFailure) else None
 
     return probe
-
-
-def _text_sha256(text: str) -> str:
-    # 2 µs for 1,500 characters
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,7 +2,7 @@
 
 from narrun_async.limits.breaker import CircuitBreaker, Probe
 from narrun_async.limits.budget import Budget, BudgetLimits, RetryBudget
-from narrun_async.limits.culprits import CRASHES_THAT_CONVICT, Culprits
+from narrun_async.limits.culprits import Culprits
 from narrun_async.limits.endpoint import EndpointLimits, LimitSettings
 from narrun_async.limits.error_guard import ErrorGuard
 from narrun_async.limits.gate import OverloadGate
@@ -11,7 +11,6 @@ from narrun_async.limits.serving_guard import ServingGuard
 from narrun_async.limits.slots import Slots
 
 __all__ = [
-    "CRASHES_THAT_CONVICT",
     "Budget",
     "BudgetLimits",
     "CircuitBreaker",

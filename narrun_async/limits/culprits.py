@@ -29,6 +29,12 @@ class Culprits:
     def crashes_of(self, narrative_id: NarrativeId) -> int:
         return self._crashes.get(narrative_id, (0, 0))[0]
 
+    def has_crashed_enough(self, narrative_id: NarrativeId) -> bool:
+        """So often that an answer to another narrative convicts it."""
+        return self.crashes_of(narrative_id) >= CRASHES_THAT_CONVICT
+
     def is_convicted(self, narrative_id: NarrativeId) -> bool:
-        n_crashes, n_answers = self._crashes.get(narrative_id, (0, 0))
-        return n_crashes >= CRASHES_THAT_CONVICT and self._n_answers > n_answers
+        if not self.has_crashed_enough(narrative_id):
+            return False
+        _, n_answers = self._crashes[narrative_id]
+        return self._n_answers > n_answers

@@ -37,7 +37,7 @@ from narrun_async.models.experiments import (
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
-from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary
+from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
 from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
@@ -82,4 +82,5 @@ __all__ = [
     "Verdict",
     "WorkItem",
     "WriterMessage",
+    "text_sha256",
 ]

@@ -5,12 +5,19 @@ Plain lines, aligned and without colours: the same in a terminal, a pipe and a f
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from narrun_async.metrics import ConfusionCounts, Metrics
-from narrun_async.models import CanaryCounts, Experiment, ExperimentStatus, ResultCounts, RunRecord, Serving
+from narrun_async.models import (
+    CanaryCounts,
+    Experiment,
+    ExperimentStatus,
+    ResultCounts,
+    RunRecord,
+    Serving,
+    text_sha256,
+)
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.reporting.wording import aligned, categories_text, duration_text, percent_text
 
@@ -177,7 +184,7 @@ def runs_lines(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _prompt_text(text: str) -> str:
-    return f"{len(text):,} characters, sha256 {_sha256(text)[:12]}"
+    return f"{len(text):,} characters, sha256 {text_sha256(text)[:12]}"
 
 
 def _shortened(text: str, length: int) -> str:
@@ -242,8 +249,4 @@ def _counts_json(counts: ResultCounts) -> Mapping[str, int]:
 
 
 def _prompt_json(text: object) -> Mapping[str, object] | None:
-    return {"characters": len(text), "sha256": _sha256(text)} if isinstance(text, str) else None
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"characters": len(text), "sha256": text_sha256(text)} if isinstance(text, str) else None

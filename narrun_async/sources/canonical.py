@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 REPLACEMENT = "\ufffd"
@@ -33,11 +32,6 @@ def decode_excel_escapes(raw: str) -> str:
     An escaped underscore protects what follows: `_x005F_x000D_` is the text `_x000D_`.
     """
     return _EXCEL_ESCAPE.sub(lambda match: chr(int(match[1], 16)), raw) if "_x" in raw else raw
-
-
-def text_sha256(canonical: str) -> str:
-    """SHA-256 hex of the UTF-8 bytes of a canonical text."""
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _joined(pair: re.Match[str]) -> str:

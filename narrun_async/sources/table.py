@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from narrun_async.errors import BadInputError
-from narrun_async.models import NarrativeType, SourceNarrative, SourceSummary
+from narrun_async.models import NarrativeType, SourceNarrative, SourceSummary, text_sha256
 from narrun_async.sources import cells, layouts
-from narrun_async.sources.canonical import canonical_text, decode_excel_escapes, text_sha256
+from narrun_async.sources.canonical import canonical_text, decode_excel_escapes
 from narrun_async.sources.cells import Rejection
 from narrun_async.sources.layouts import Layout, Shape
 

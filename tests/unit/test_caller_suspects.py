@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from narrun_async.caller import Caller, CallSpec, Flight
-from narrun_async.limits import CRASHES_THAT_CONVICT, EndpointLimits, LimitSettings
+from narrun_async.limits import EndpointLimits, LimitSettings
+from narrun_async.limits.culprits import CRASHES_THAT_CONVICT
 from narrun_async.models import Failure, NarrativeId, WorkItem
 from narrun_async.progress import Progress
 from narrun_async.prompting import RequestFields, RequestTemplate

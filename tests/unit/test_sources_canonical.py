@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrun_async.sources.canonical import canonical_text, decode_excel_escapes, text_sha256
+from narrun_async.models import text_sha256
+from narrun_async.sources.canonical import canonical_text, decode_excel_escapes
 
 
 @pytest.mark.fault("W12")

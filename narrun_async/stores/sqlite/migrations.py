@@ -7,7 +7,6 @@ leaves the database at one version or the other, and running it again changes no
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -17,6 +16,7 @@ import aiosqlite
 from anyio import to_thread
 
 from narrun_async.errors import StorageError
+from narrun_async.models import text_sha256
 from narrun_async.stores.sqlite.connection import transaction
 
 # Columns in the predecessor's order; every name is read by R scripts that go on working. Ours follow after the gap.
@@ -250,7 +250,7 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
     for statement in INDEXES:
         await connection.execute(statement)
-    await connection.create_function("text_sha256", 1, text_sha256, deterministic=True)
+    await connection.create_function("text_sha256", 1, text_sha256_or_null, deterministic=True)
     await connection.execute(
         "UPDATE source_narratives SET text_sha256 = text_sha256(narrative_text) WHERE text_sha256 IS NULL"
     )
@@ -281,9 +281,9 @@ async def _add_scrubs(connection: aiosqlite.Connection, path: Path) -> None:
     await connection.execute(f"CREATE TABLE IF NOT EXISTS scrubs ({body})")
 
 
-def text_sha256(text: str | None) -> str | None:
-    """The hash that is kept with a narrative, as an SQL function."""
-    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def text_sha256_or_null(text: str | None) -> str | None:
+    """`text_sha256` as a function of SQL."""
+    return None if text is None else text_sha256(text)
 
 
 async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Path) -> None:
