@@ -6,13 +6,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_ENV  := $(VENV)/.installed
 DEV_ENV  := $(VENV)/.installed-dev
+ANALYSIS_ENV := $(VENV)/.installed-analysis
+REAL_ENV := $(VENV)/.installed-real
 UNSET_PYTHON := env -u PYTHONPATH -u PYTHONHOME
 
 CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run resume test test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help analysis run resume test test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,16 @@ $(RUN_ENV): requirements.lock pyproject.toml
 $(DEV_ENV): requirements-dev.lock $(RUN_ENV)
 	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+
+$(ANALYSIS_ENV): requirements-analysis.lock $(RUN_ENV)
+	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-analysis.lock
+	@touch $@
+
+$(REAL_ENV): requirements-real.lock $(DEV_ENV)
+	$(UNSET_PYTHON) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-real.lock
+	@touch $@
+
+analysis: $(ANALYSIS_ENV) ## install what metrics, report, further export formats and browse need
 
 run: $(RUN_ENV) ## run an experiment (CONFIG=file.yaml, ARGS="--concurrency 16"; default: the simulated smoke run)
 	@$(BIN)/python -m narrun_async run $(CONFIG) $(ARGS)
@@ -69,11 +81,17 @@ bench: $(DEV_ENV) ## measure the worker against a simulated endpoint (bench/READ
 bench-auto: $(DEV_ENV) ## --concurrency auto beside fixed numbers, over sockets (twenty minutes)
 	@$(BIN)/python -m bench.auto_sockets $(ARGS)
 
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
 lock: ## pin the dependencies again (needs uv on the PATH)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url --no-emit-find-links --extra build --group dev pyproject.toml -o requirements-dev.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url --no-emit-find-links --extra build -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --all-extras --group dev --group real pyproject.toml -o .all.lock
+	$(COMPILE) --all-extras --group dev -c .all.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra build -c .all.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --extra build --extra analysis --extra formats --extra browse -c .all.lock pyproject.toml \
+	    -o requirements-analysis.lock
+	$(COMPILE) --extra build --group real -c .all.lock pyproject.toml -o requirements-real.lock
+	rm .all.lock
 
 clean: ## remove the virtual environment and caches (never databases, logs or exports)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

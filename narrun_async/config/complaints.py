@@ -56,10 +56,12 @@ def complaint_about(error: ValidationError, *, known: type[BaseModel], origin: s
 
 
 def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
-    path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+    path = tuple(str(part) for part in detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
         return _EXPLAINED_KEYS.get(".".join(path)) or f"unknown key {_dotted(path)}{_suggestion(path, keys)}"
+    # pydantic's mark for the key of a mapping; an unknown key may itself be called so
+    path = tuple(part for part in path if part != "[key]")
     context = detail.get("ctx", {})
     if kind == "value_error":
         problem = str(context["error"])

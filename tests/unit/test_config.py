@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from narrun_async.config import (
@@ -346,6 +346,7 @@ def sentence_about(raw: Mapping[str, object], environment: Mapping[str, str]) ->
     return None
 
 
+@example({"[key]": None}, {})  # what pydantic calls the key of a mapping
 @given(st.dictionaries(keys, values), st.dictionaries(st.sampled_from(["LLM_API_URL", "EXPERIMENTS_DB"]), st.text()))
 def test_any_document_ends_as_settings_or_as_one_sentence(raw: dict[str, object], environment: dict[str, str]) -> None:
     assert (sentence_about(raw, environment) or "exp.yaml: ").startswith("exp.yaml: ")
