@@ -13,6 +13,7 @@ from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     CanaryCounts,
     Cohort,
+    CohortRow,
     DataSource,
     Experiment,
     ExperimentId,
@@ -184,6 +185,9 @@ class ResultStore(Protocol):
 
     def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
         """Result rows in cohort order, as column → value."""
+
+    def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
+        """Every narrative of the cohort in its order, with its result where there is one."""
 
 
 class VerificationStore(Protocol):

@@ -687,3 +687,45 @@ class TestWriting:
         assert item.narrative_text not in str(refused.value)
         assert await store.sum_tokens(unknown) == (0, 0)
         await write(store, experiment, run_id, [outcome_of(item)])
+
+
+# --- the cohort, for counting ----------------------------------------------------------------------------------------
+
+
+class TestCohortRows:
+    async def test_every_narrative_of_the_cohort_comes_once_in_order_with_what_became_of_it(
+        self, store: Store, half_done: Experiment
+    ) -> None:
+        rows = [row async for row in store.iter_cohort(half_done)]
+        assert [(row.incident_id, row.narrative_type) for row in rows[:3]] == [
+            ("case0", "cme"),
+            ("case0", "le"),
+            ("case1", "cme"),
+        ]
+        assert len(rows) == half_done.cohort.n_narratives == 12
+        stored = {(row["incident_id"], row["narrative_type"]): row for row in await rows_of(store, half_done)}
+        for row in rows:
+            result = stored.get((row.incident_id, row.narrative_type))
+            assert row.has_result == (result is not None)
+            assert row.detected == (result and result["detected"])
+            assert row.error_category == (result and result["error_category"])
+            assert row.confidence == (result and result["confidence"])
+        assert sum(row.has_result for row in rows) == 6
+        assert sum(row.error_category == "bad_json" for row in rows) == 3
+
+    async def test_labels_and_lengths_are_those_of_the_source(self, store: Store, build: Any) -> None:
+        narratives = [build.narrative(number, text="x" * (number + 1)) for number in range(5)]
+        source = build.source(narratives)
+        await store.add_source(source, on_conflict="error")
+        experiment = await build.experiment(store, source.checksum, max_narratives=4)
+        rows = [row async for row in store.iter_cohort(experiment)]
+        assert [row.text_chars for row in rows] == [1, 2, 3, 4]
+        assert [row.manual_flag_ind for row in rows] == [one.manual_flag_ind for one in narratives[:4]]
+        assert [row.manual_flag for row in rows] == [one.manual_flag for one in narratives[:4]]
+        assert not any(row.has_result or row.skip_reason or row.copied_from for row in rows)
+
+    async def test_results_of_another_experiment_are_not_taken_for_its_own(
+        self, store: Store, half_done: Experiment, build: Any
+    ) -> None:
+        other = await build.experiment(store, half_done.cohort.data_checksum, number=5)
+        assert not any([row.has_result async for row in store.iter_cohort(other)])

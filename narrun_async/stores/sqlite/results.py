@@ -11,6 +11,7 @@ from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     Attempt,
     CanaryCounts,
+    CohortRow,
     Experiment,
     ExperimentId,
     NarrativeId,
@@ -37,6 +38,8 @@ _PAGES = {
 
 #: rows fetched at once while iterating over results
 EXPORT_CHUNK_ROWS = 500
+#: the rows of a cohort hold no texts
+COHORT_CHUNK_ROWS = 5000
 
 
 class ResultsPart(Database):
@@ -164,6 +167,22 @@ class ResultsPart(Database):
                 while chunk := await cursor.fetchmany(EXPORT_CHUNK_ROWS):
                     for row in chunk:
                         yield dict(row)
+
+    async def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
+        columns = {}
+        for name, (table, column) in statements.OPTIONAL_COHORT_COLUMNS.items():
+            found = await self.fetch_exactly_one(statements.HAS_COLUMN, {"table": table, "column": name})
+            columns[name] = column if found[0] else "NULL"
+        parameters = {
+            "experiment_id": experiment.experiment_id,
+            "data_checksum": experiment.cohort.data_checksum,
+            "last_narrative_id": experiment.cohort.last_narrative_id,
+        }
+        with wrap_sqlite_errors(self.path):
+            async with self._reader.execute(statements.ITER_COHORT.format(**columns), parameters) as cursor:
+                while chunk := await cursor.fetchmany(COHORT_CHUNK_ROWS):
+                    for row in chunk:
+                        yield CohortRow(**{**dict(row), "has_result": bool(row["has_result"])})
 
 
 def _write_rows(

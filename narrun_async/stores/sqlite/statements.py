@@ -343,4 +343,31 @@ LEFT JOIN narrative_results AS r
 WHERE c.experiment_id = :experiment_id
 """
 
+#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here
+ITER_COHORT = """
+SELECT s.incident_id, s.narrative_type, s.manual_flag_ind, s.manual_flag, LENGTH(s.narrative_text) AS text_chars,
+       {text_flags} AS text_flags, r.result_id IS NOT NULL AS has_result,
+       CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
+       CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1
+            THEN r.confidence END AS confidence,
+       CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
+            WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND {skip_reason} IS NULL THEN 'no_verdict'
+       END AS error_category,
+       {skip_reason} AS skip_reason, {copied_from} AS copied_from
+FROM source_narratives AS s
+LEFT JOIN narrative_results AS r
+    ON r.experiment_id = :experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
+ORDER BY s.narrative_id
+"""
+
+#: columns of `ITER_COHORT` that a database may not have yet; NULL stands for them
+OPTIONAL_COHORT_COLUMNS = {
+    "text_flags": ("source_narratives", "s.text_flags"),
+    "skip_reason": ("narrative_results", "r.skip_reason"),
+    "copied_from": ("narrative_results", "r.copied_from"),
+}
+
+HAS_COLUMN = "SELECT COUNT(*) FROM pragma_table_info(:table) WHERE name = :column"
+
 ITER_RESULTS = "SELECT * FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id"
