@@ -88,6 +88,11 @@ def cells_of(first: Bools, second: Bools) -> Ints:
     return np.where(first, np.where(second, 0, 1), np.where(second, 2, 3)).astype(np.int64)
 
 
+def cells_of_number(number: int) -> slice:
+    """Where the four cells of one table are among those of several, side by side."""
+    return slice(N_CELLS * number, N_CELLS * (number + 1))
+
+
 def sum_by_cluster(cells: Ints, weights: Floats, clusters: Ints, n_cells: int = N_CELLS) -> Floats:
     """What each incident adds to each cell: one row an incident, in the order of their numbers."""
     _, codes = np.unique(clusters, return_inverse=True)

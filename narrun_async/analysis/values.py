@@ -19,7 +19,9 @@ class Method(StrEnum):
     #: the same, with the number of units that independent ones would have to be
     WILSON_EFFECTIVE = "wilson-effective-n"
     #: bias-corrected and accelerated bootstrap, incidents drawn with all that belongs to them
-    BOOTSTRAP = "bootstrap-bca"
+    BCA = "bootstrap-bca"
+    #: the plain percentiles of such a bootstrap, for differences
+    PERCENTILES = "bootstrap-percentiles"
     #: estimate ± 1.96 standard errors of the published formula
     NORMAL = "normal"
     LANG_REICZIGEL = "lang-reiczigel"

@@ -10,8 +10,8 @@ from statsmodels.stats.contingency_tables import Table2x2
 
 from narrun_async.analysis.cohort import Units
 from narrun_async.analysis.correction import corrected_prevalence, predictive_values
-from narrun_async.analysis.evaluation import estimate_prevalence, own_validity
 from narrun_async.analysis.evaluation_tree import Level, Validity
+from narrun_async.analysis.levels import estimate_prevalence, own_validity
 from narrun_async.analysis.values import Measure, Method, Share
 
 

@@ -206,7 +206,7 @@ def test_a_narrative_of_weight_three_counts_like_three_of_them() -> None:
         one, other = getattr(found.performance, name), getattr(expected.performance, name)
         assert one.value == pytest.approx(other.value, abs=1e-9), name
     assert found.agreement.p_mcnemar is None
-    assert found.agreement.kappa.interval is not None and found.agreement.kappa.interval.method is Method.BOOTSTRAP
+    assert found.agreement.kappa.interval is not None and found.agreement.kappa.interval.method is Method.BCA
     sensitivity = found.performance.sensitivity.interval
     assert sensitivity is not None and expected.performance.sensitivity.interval is not None
     assert sensitivity.low < expected.performance.sensitivity.interval.low

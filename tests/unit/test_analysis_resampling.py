@@ -23,7 +23,7 @@ def one_unit_each(tp: int, fp: int, fn: int, tn: int) -> Floats:
 def ends(contributions: Floats, statistic: tables.Statistic, bootstrap: Bootstrap = MANY) -> tuple[float, float]:
     interval, remark = bootstrap_interval(resample(contributions, bootstrap, label="x"), statistic)
     assert interval is not None, remark
-    assert interval.method is Method.BOOTSTRAP
+    assert interval.method is Method.BCA
     return interval.low, interval.high
 
 
@@ -98,7 +98,7 @@ def test_every_resample_holds_as_many_incidents_as_there_are(cells: tuple[int, i
     ("contributions", "bootstrap", "why"),
     [
         (one_unit_each(5, 1, 1, 5), Bootstrap(n_resamples=0, seed=1), "no resamples were asked for"),
-        (one_unit_each(9, 0, 0, 9), MANY, "nothing varies"),
+        (one_unit_each(9, 0, 0, 9), MANY, "no resample differs"),
         (one_unit_each(1, 0, 0, 9), MANY, "leave it undefined"),
         (np.empty((0, 4)), MANY, "no resamples"),
     ],
