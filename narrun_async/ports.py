@@ -32,6 +32,8 @@ from narrun_async.models import (
     Serving,
     SourceNarrative,
     SourceSummary,
+    Sweep,
+    SweepId,
     TextHoldings,
     WorkItem,
     WriterMessage,
@@ -122,6 +124,19 @@ class ExperimentStore(Protocol):
 
     async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
         """Set columns that are derived from rows. Safe to repeat."""
+
+
+class SweepStore(Protocol):
+    """What making and going through a sweep needs; apart from `Store`, because no run does."""
+
+    async def create_sweep(self, sweep: Sweep, experiments: Sequence[NewExperiment]) -> None:
+        """Store a sweep and its experiments in one transaction, each as `create_experiment` does."""
+
+    async def find_sweep(self, name: str) -> Sweep | None:
+        """The sweep of that name."""
+
+    async def list_sweep(self, sweep_id: SweepId) -> Sequence[Experiment]:
+        """The experiments of a sweep, in their order."""
 
 
 class RemainingStore(Protocol):

@@ -38,6 +38,7 @@ from narrun_async.models.experiments import (
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sweeps import Sweep, SweepId, SweepPlace
 from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
@@ -77,6 +78,9 @@ __all__ = [
     "Serving",
     "SourceNarrative",
     "SourceSummary",
+    "Sweep",
+    "SweepId",
+    "SweepPlace",
     "TextHoldings",
     "Usage",
     "Verdict",

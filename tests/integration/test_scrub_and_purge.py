@@ -51,6 +51,8 @@ KEPT: dict[str, frozenset[str]] = {
     "canary_answers": frozenset(
         {"experiment_id", "asked_at", "error_category", "response_model", "system_fingerprint"}
     ),
+    "prompts": frozenset({"sha256", "prompt_text", "first_used_at"}),
+    "sweeps": frozenset({"sweep_id", "sweep_name", "definition_sha256", "sweep_file", "notes", "created_at"}),
     "runs": frozenset(
         {
             "experiment_id",

@@ -99,6 +99,17 @@ LOAD_EXPERIMENT = "SELECT * FROM experiments WHERE experiment_id = :experiment_i
 
 LIST_EXPERIMENTS = "SELECT * FROM experiments ORDER BY created_at DESC, rowid DESC"
 
+INSERT_PROMPT = "INSERT INTO prompts VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING"
+
+INSERT_SWEEP = """
+INSERT INTO sweeps (sweep_id, sweep_name, definition_sha256, sweep_file, notes, created_at)
+VALUES (:sweep_id, :sweep_name, :definition_sha256, :sweep_file, :notes, :created_at)
+"""
+
+FIND_SWEEP = "SELECT * FROM sweeps WHERE sweep_name = :name"
+
+LIST_SWEEP = "SELECT * FROM experiments WHERE sweep_id = :sweep_id ORDER BY sweep_position"
+
 INSERT_RUN = """
 INSERT INTO runs (experiment_id, mode, selection, host, pid, narrun_version, concurrency, api_url, api_url_overridden,
                   started_at)
