@@ -37,6 +37,21 @@ from narrun_async.models.experiments import (
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
+from narrun_async.models.reviews import (
+    FilledRow,
+    FilledWorkbook,
+    Label,
+    LabelImport,
+    ReaderRole,
+    ReadLabel,
+    Review,
+    ReviewId,
+    ReviewItem,
+    ReviewNarrative,
+    ReviewState,
+    ReviewWorkbook,
+    WorkbookId,
+)
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
 from narrun_async.models.sweeps import Sweep, SweepId, SweepPlace
 from narrun_async.models.verification import InvariantFinding
@@ -54,9 +69,13 @@ __all__ = [
     "ExperimentId",
     "ExperimentStatus",
     "Failure",
+    "FilledRow",
+    "FilledWorkbook",
     "FoundFiles",
     "IngestReport",
     "InvariantFinding",
+    "Label",
+    "LabelImport",
     "LeftAlone",
     "NarrativeId",
     "NarrativeType",
@@ -66,8 +85,16 @@ __all__ = [
     "Prices",
     "ProgressMark",
     "RawReply",
+    "ReadLabel",
+    "ReaderRole",
     "RemovedFile",
     "ResultCounts",
+    "Review",
+    "ReviewId",
+    "ReviewItem",
+    "ReviewNarrative",
+    "ReviewState",
+    "ReviewWorkbook",
     "RunEnd",
     "RunId",
     "RunMode",
@@ -85,6 +112,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "WorkItem",
+    "WorkbookId",
     "WriterMessage",
     "text_sha256",
 ]

@@ -229,6 +229,58 @@ SWEEPS = {
     "created_at": "TEXT",
 }
 
+# Narratives that were drawn for people to read. What they said is kept, import by import; the latest one counts.
+REVIEWS = {
+    "review_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "drawn_at": "TEXT NOT NULL",
+    "seed": "INTEGER NOT NULL",
+    "strata": "TEXT NOT NULL",
+    "bands": "TEXT NOT NULL",
+    "allocation": "TEXT NOT NULL",
+    "n_population": "INTEGER NOT NULL",
+    "n_drawn": "INTEGER NOT NULL",
+    "narrun_version": "TEXT NOT NULL",
+}
+REVIEW_ITEMS = {
+    "review_id": "INTEGER NOT NULL REFERENCES reviews(review_id)",
+    "item_key": "TEXT NOT NULL",
+    "narrative_id": "INTEGER NOT NULL",
+    "stratum": "TEXT NOT NULL",
+    "stratum_size": "INTEGER NOT NULL",
+    "stratum_drawn": "INTEGER NOT NULL",
+}
+REVIEW_WORKBOOKS = {
+    "workbook_id": "TEXT PRIMARY KEY",
+    "review_id": "INTEGER NOT NULL REFERENCES reviews(review_id)",
+    "reader": "TEXT NOT NULL",
+    "role": "TEXT NOT NULL",
+    "is_blinded": "INTEGER NOT NULL",
+    "written_at": "TEXT NOT NULL",
+    "path": "TEXT NOT NULL",
+    "item_keys": "TEXT NOT NULL",
+}
+REVIEW_IMPORTS = {
+    "import_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "workbook_id": "TEXT NOT NULL REFERENCES review_workbooks(workbook_id)",
+    "imported_at": "TEXT NOT NULL",
+    "file_name": "TEXT NOT NULL",
+    "file_sha256": "TEXT NOT NULL",
+}
+REVIEW_LABELS = {
+    "import_id": "INTEGER NOT NULL REFERENCES review_imports(import_id)",
+    "item_key": "TEXT NOT NULL",
+    "label": "TEXT NOT NULL",
+    "comment": "TEXT",
+}
+REVIEW_TABLES: Mapping[str, Mapping[str, str]] = {
+    "reviews": REVIEWS,
+    "review_items": REVIEW_ITEMS,
+    "review_workbooks": REVIEW_WORKBOOKS,
+    "review_imports": REVIEW_IMPORTS,
+    "review_labels": REVIEW_LABELS,
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -238,7 +290,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps"})
+OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps", *REVIEW_TABLES})
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -322,6 +374,17 @@ async def _add_prompts_and_sweeps(connection: aiosqlite.Connection, path: Path) 
         )
 
 
+async def _add_reviews(connection: aiosqlite.Connection, path: Path) -> None:
+    await _create_tables(connection, REVIEW_TABLES)
+    for name, table, columns in (
+        ("review_items_key", "review_items", "review_id, item_key"),
+        ("review_items_narrative", "review_items", "review_id, narrative_id"),
+        ("review_workbooks_reader", "review_workbooks", "review_id, reader"),
+        ("review_labels_key", "review_labels", "import_id, item_key"),
+    ):
+        await connection.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table}({columns})")
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -341,6 +404,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_servings_and_canaries,
     _add_scrubs,
     _add_prompts_and_sweeps,
+    _add_reviews,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -28,6 +28,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "attempts": ("error_message",),
     "canary_answers": ("error_message",),
+    "review_labels": ("comment",),
 }
 #: a run that the endpoint's refusal ended may repeat the endpoint's words; every other reason is a sentence of ours
 _REFUSED = int(ExitCode.CONFIGURATION)
