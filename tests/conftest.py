@@ -24,6 +24,9 @@ from narrun_async.ports import Store
 
 pytest_plugins = ["reliability"]
 
+#: needs programs that only `make test-desktop` installs; collected where it is named on the command line
+collect_ignore = ["desktop"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListSource:
