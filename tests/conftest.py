@@ -24,6 +24,9 @@ from narrun_async.ports import Store
 
 pytest_plugins = ["reliability"]
 
+#: needs a model server that only `make test-real` installs; collected where it is named on the command line
+collect_ignore = ["real"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListSource:
