@@ -34,7 +34,7 @@ CLOSING = _object(
 )
 #: as a user would write it; llama.cpp's grammar does not know `minimum` and `maximum` of a number that is no integer
 BOUNDED_NUMBER = _object(detected={"type": "boolean"}, confidence={"type": "number", "minimum": 0, "maximum": 1})
-#: any text: a model that writes noise breaks the JSON of about every second answer, and the server answers 500
+#: any text: a model that writes noise breaks the JSON of most answers, and the server answers 500
 ANY_TEXT = _object(detected={"type": "boolean"}, confidence={"enum": [0.05, 0.95]}, rationale={"type": "string"})
 
 
