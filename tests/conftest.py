@@ -24,8 +24,8 @@ from narrun_async.ports import Store
 
 pytest_plugins = ["reliability"]
 
-#: needs programs that only `make test-desktop` installs; collected where it is named on the command line
-collect_ignore = ["desktop"]
+#: need programs that only `make test-desktop` and `make test-real` install; collected where they are named
+collect_ignore = ["desktop", "real"]
 
 
 @dataclass(frozen=True, kw_only=True)
