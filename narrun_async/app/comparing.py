@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from narrun_async.app.databases import reading
 from narrun_async.app.evaluating import load_cohort_rows
 from narrun_async.app.extras import require_analysis
-from narrun_async.app.showing import find_to_show, is_simulated
+from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.errors import UsageError
 from narrun_async.models import Experiment
 from narrun_async.operations.comparing import are_repetitions, comparable_settings, varying_settings
@@ -56,7 +56,7 @@ async def compare_experiments(database: Path, request: ComparisonRequest) -> Com
     from narrun_async.analysis.resampling import Bootstrap
 
     async with reading(database) as store:
-        experiments = [await find_to_show(store, one) for one in request.wanted]
+        experiments = [await find_shown(store, one) for one in request.wanted]
         _require_several(experiments)
         rows = [await load_cohort_rows(store, one) for one in experiments]
         n_configurations = await _count_configurations(store, experiments)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from narrun_async.app.databases import reading
 from narrun_async.app.extras import has_analysis, require_analysis
-from narrun_async.app.showing import find_to_show, is_simulated
+from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.errors import UsageError
 from narrun_async.models import CohortRow, Experiment
 from narrun_async.operations.comparing import OF_REPETITIONS, comparable_settings, varying_settings
@@ -72,12 +72,12 @@ async def evaluate_experiment(database: Path, request: EvaluationRequest) -> Eva
     from narrun_async.analysis.resampling import Bootstrap
 
     async with reading(database) as store:
-        experiment = await find_to_show(store, request.wanted)
+        experiment = await find_shown(store, request.wanted)
         rows = await load_cohort_rows(store, experiment)
         find_validity: FindValidity = own_validity
         remarks: Sequence[str] = ()
         if request.validated_by is not None:
-            other = await find_to_show(store, request.validated_by)
+            other = await find_shown(store, request.validated_by)
             find_validity = _validity_of_another(other, await load_cohort_rows(store, other))
             remarks = _differences(experiment, other)
         elif request.sensitivity is not None and request.specificity is not None:
