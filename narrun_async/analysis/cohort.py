@@ -48,21 +48,26 @@ class LabelSet:
     incidents: Mapping[str, Label]
 
 
-def manual_flags(rows: Iterable[CohortRow]) -> LabelSet:
+#: by what a flag says; tens of thousands of narratives share them
+_FLAGGED = (Label(is_positive=False), Label(is_positive=True))
+
+
+def manual_flags(rows: Iterable[CohortRow], *, known: LabelSet | None = None) -> LabelSet:
     """The flags that came with the file: each narrative's own, and the case's for incidents.
 
     Where the narratives of an incident carry different case flags, one positive is enough.
+
+    :param known: flags of other cohorts, to be kept
     """
-    narratives: dict[NarrativeKey, Label] = {}
-    incidents: dict[str, Label] = {}
+    narratives = dict(known.narratives) if known else {}
+    incidents = dict(known.incidents) if known else {}
     for row in rows:
         if row.manual_flag_ind is not None:
-            key = (row.incident_id, row.narrative_type)
-            narratives[key] = Label(is_positive=row.manual_flag_ind == 1)
+            narratives[row.incident_id, row.narrative_type] = _FLAGGED[row.manual_flag_ind == 1]
         if row.manual_flag is not None:
             before = incidents.get(row.incident_id)
             is_positive = row.manual_flag == 1 or (before is not None and before.is_positive)
-            incidents[row.incident_id] = Label(is_positive=is_positive)
+            incidents[row.incident_id] = _FLAGGED[is_positive]
     return LabelSet(name="manual flags of the file", narratives=narratives, incidents=incidents)
 
 
@@ -150,6 +155,8 @@ class CohortTable:
     @classmethod
     def build(cls, rows: Sequence[CohortRow], labels: LabelSet) -> CohortTable:
         numbers: dict[str, int] = {}
+        states = [_state(row) for row in rows]
+        detected = [one == _ANSWERED and row.detected == 1 for one, row in zip(states, rows, strict=True)]
         incident = [numbers.setdefault(row.incident_id, len(numbers)) for row in rows]
         found = [labels.narratives.get((row.incident_id, row.narrative_type)) for row in rows]
         cases = [labels.incidents.get(one) for one in numbers]
@@ -157,8 +164,8 @@ class CohortTable:
             incident_ids=tuple(numbers),
             incident=np.array(incident, dtype=np.int64),
             kinds=[row.narrative_type for row in rows],
-            state=np.array([_state(row) for row in rows], dtype=np.int64),
-            detected=np.array([row.detected == 1 and _state(row) == State.ANSWERED for row in rows], dtype=bool),
+            state=np.array(states, dtype=np.int64),
+            detected=np.array(detected, dtype=bool),
             label=_label_values(found),
             weight=_label_weights(found),
             case_label=_label_values(cases),
@@ -171,10 +178,11 @@ class CohortTable:
             flags=[None if row.text_flags is None else _flags(row.text_flags) for row in rows],
         )
 
-    @property
+    @cached_property
     def keys(self) -> Sequence[NarrativeKey]:
         """Incident and type of each narrative."""
-        return [(self.incident_ids[number], kind) for number, kind in zip(self.incident, self.kinds, strict=True)]
+        incidents = map(self.incident_ids.__getitem__, self.incident.tolist())
+        return list(zip(incidents, self.kinds, strict=True))
 
     def is_kind(self, kind: str) -> Bools:
         return np.array([one == kind for one in self.kinds], dtype=bool)
@@ -254,12 +262,16 @@ class CohortTable:
         return np.bincount(self.incident[chosen], minlength=len(self.incident_ids)) > 0
 
 
-def _state(row: CohortRow) -> State:
+#: plain numbers: a look-up in the enumeration costs half a microsecond, and there are four for each narrative
+_MISSING, _SKIPPED, _ERROR, _ANSWERED = map(int, State)
+
+
+def _state(row: CohortRow) -> int:
     if not row.has_result:
-        return State.MISSING
+        return _MISSING
     if row.skip_reason is not None:
-        return State.SKIPPED
-    return State.ANSWERED if row.error_category is None else State.ERROR
+        return _SKIPPED
+    return _ANSWERED if row.error_category is None else _ERROR
 
 
 def _label_values(labels: Sequence[Label | None]) -> Ints:

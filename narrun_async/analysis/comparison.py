@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from narrun_async.analysis import tables
 from narrun_async.analysis.assessment import assess_agreement, assess_performance, exact_mcnemar
-from narrun_async.analysis.cohort import CohortTable, LabelSet, manual_flags
+from narrun_async.analysis.cohort import CohortTable, LabelSet
 from narrun_async.analysis.comparison_tree import (
     ComparisonReport,
     Contender,
@@ -26,7 +26,6 @@ from narrun_async.analysis.resampling import Bootstrap, Resamples, bootstrap_int
 from narrun_async.analysis.samples import Bools, Floats, cells_of, cells_of_number, sum_by_cluster
 from narrun_async.analysis.tables import Statistic
 from narrun_async.analysis.values import CONFIDENCE, Measure
-from narrun_async.models import CohortRow
 
 #: of more contenders than this not all pairs are compared but each with the first
 MOST_FOR_ALL_PAIRS = 12
@@ -37,27 +36,24 @@ PairOfNumbers = tuple[int, int]
 
 def compare(
     contenders: Sequence[Contender],
-    rows: Sequence[Sequence[CohortRow]],
+    cohorts: Sequence[CohortTable],
+    labels: LabelSet,
     bootstrap: Bootstrap,
     *,
     repetitions: Collection[PairOfNumbers],
     varying: Sequence[str],
     n_configurations: int,
     limit: int,
-    labels: LabelSet | None = None,
-    remarks: Sequence[str] = (),
 ) -> ComparisonReport:
     """Experiments side by side.
 
-    :param rows: the cohort of each contender
+    :param cohorts: one for each contender
+    :param labels: of all of them
     :param repetitions: pairs that ask the same question in the same way
     :param varying: settings that differ between contenders
     :param n_configurations: experiments that were judged on labels of the same file, these included
     :param limit: how many discordant cases to list
-    :param labels: the manual flags of the files where none are given
     """
-    labels = labels or manual_flags(row for one in rows for row in one)
-    cohorts = [CohortTable.build(one, labels) for one in rows]
     ids = [one.subject.experiment_id for one in contenders]
     common = find_common_cases(cohorts, labels, ids)
     panels = [common.narratives, common.incidents()]
@@ -79,7 +75,7 @@ def compare(
         luck=assess_luck(drawn[0], len(contenders), n_configurations),
         n_resamples=bootstrap.n_resamples,
         seed=bootstrap.seed,
-        remarks=(*remarks, *_remarks(common)),
+        remarks=tuple(_remarks(common)),
     )
 
 

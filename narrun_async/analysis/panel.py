@@ -99,13 +99,13 @@ def find_common_cases(tables: Sequence[CohortTable], labels: LabelSet, experimen
     places = [{key: number for number, key in enumerate(table.keys)} for table in tables]
     everyone = dict.fromkeys(key for one in places for key in one)
     answered = [
-        {key for key, number in where.items() if table.state[number] == State.ANSWERED}
-        for where, table in zip(places, tables, strict=True)
+        {key for key, is_answered in zip(table.keys, table.state == State.ANSWERED, strict=True) if is_answered}
+        for table in tables
     ]
     keys = [key for key in everyone if all(key in one for one in answered)]
-    answers = np.array(
-        [[table.detected[where[key]] for key in keys] for where, table in zip(places, tables, strict=True)], dtype=bool
-    ).reshape(len(tables), len(keys))
+    answers = np.zeros((len(tables), len(keys)), dtype=bool)
+    for row, where, table in zip(answers, places, tables, strict=True):
+        row[:] = table.detected[[where[key] for key in keys]]
     numbers: dict[str, int] = {}
     found = [labels.narratives.get(key) for key in keys]
     panel = Panel(

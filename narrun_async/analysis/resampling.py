@@ -63,7 +63,7 @@ def resample(contributions: Floats, bootstrap: Bootstrap, *, label: str) -> Resa
 
     :param contributions: one row an incident, what it adds to each sum
     """
-    kinds, n_of_kind = np.unique(contributions, axis=0, return_counts=True)
+    kinds, n_of_kind = _count_kinds(contributions)
     n_incidents, n_kinds = len(contributions), len(kinds)
     observed = contributions.sum(axis=0)
     drawn = np.empty((bootstrap.n_resamples if n_incidents else 0, contributions.shape[1]))
@@ -73,6 +73,16 @@ def resample(contributions: Floats, bootstrap: Bootstrap, *, label: str) -> Resa
         rows = drawn[start : start + step]
         rows[:] = rng.multinomial(n_incidents, n_of_kind / n_incidents, size=len(rows)) @ kinds
     return Resamples(observed=observed, drawn=drawn, left_out=observed - kinds, n_of_kind=n_of_kind)
+
+
+def _count_kinds(contributions: Floats) -> tuple[Floats, Ints]:
+    """The distinct rows in their order, and how often each occurs; column by column, a fifth of `np.unique(axis=0)`."""
+    codes = np.zeros(len(contributions), dtype=np.int64)
+    for column in contributions.T:
+        values, number = np.unique(column, return_inverse=True)
+        _, codes = np.unique(codes * len(values) + number, return_inverse=True)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    return contributions[first], counts
 
 
 def bootstrap_interval(

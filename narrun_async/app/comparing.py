@@ -50,6 +50,7 @@ async def tell_comparison(database: Path, request: ComparisonRequest) -> Sequenc
 
 async def compare_experiments(database: Path, request: ComparisonRequest) -> ComparisonReport:
     """Load the cohorts and compare them."""
+    from narrun_async.analysis.cohort import CohortTable, manual_flags
     from narrun_async.analysis.comparison import compare
     from narrun_async.analysis.comparison_tree import Contender
     from narrun_async.analysis.evaluation_tree import Subject
@@ -58,7 +59,11 @@ async def compare_experiments(database: Path, request: ComparisonRequest) -> Com
     async with reading(database) as store:
         experiments = [await find_shown(store, one) for one in request.wanted]
         _require_several(experiments)
-        rows = [await load_cohort_rows(store, one) for one in experiments]
+        cohorts, labels = list[CohortTable](), manual_flags(())
+        for one in experiments:
+            rows = await load_cohort_rows(store, one)
+            labels = manual_flags(rows, known=labels)
+            cohorts.append(CohortTable.build(rows, labels))
         n_configurations = await _count_configurations(store, experiments)
     settings = [comparable_settings(one) for one in experiments]
     contenders = [
@@ -70,7 +75,8 @@ async def compare_experiments(database: Path, request: ComparisonRequest) -> Com
     ]
     return compare(
         contenders,
-        rows,
+        cohorts,
+        labels,
         Bootstrap(n_resamples=request.n_resamples, seed=request.seed),
         repetitions={
             (first, second)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: for the lines at the end of a run; the command itself takes more
 RESAMPLES_AT_THE_END = 2000
+#: of a larger cohort the end of a run tells no intervals: a run keeps its memory flat, however long it is
+MOST_AT_THE_END = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +99,11 @@ async def load_cohort_rows(store: ResultStore, experiment: Experiment) -> Sequen
 
 
 async def lines_at_the_end(store: ResultStore, experiment: Experiment) -> Sequence[str]:
-    """A few measures with their intervals; none where nothing is labelled or the extra is not installed."""
-    if not has_analysis():
+    """A few measures with their intervals; none where nothing is labelled or the extra is not installed.
+
+    They take a second and 120 MB, most of it for the packages.
+    """
+    if not has_analysis() or experiment.cohort.n_narratives > MOST_AT_THE_END:
         return []
     rows = await load_cohort_rows(store, experiment)
     if not any(row.manual_flag_ind is not None for row in rows):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from narrun_async.app.evaluating import Fraction
 
 Resamples = Annotated[
-    int, typer.Option("--bootstrap", min=0, max=1_000_000, help="Resamples for the intervals that need them; 0: none.")
+    int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples for the intervals that need them; 0: none.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same intervals.")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from narrun_async.config import NOT_SET, digest_text, settings_of_snapshot
 from narrun_async.errors import ConfigurationError
@@ -54,7 +54,7 @@ def are_repetitions(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one.get(key, NOT_SET) == other.get(key, NOT_SET) for key in keys)
 
 
-def varying_settings(settings: list[Mapping[str, str]]) -> list[str]:
+def varying_settings(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Keys that are not the same in all, sorted."""
     keys = {key for one in settings for key in one}
     return sorted(key for key in keys if len({one.get(key, NOT_SET) for one in settings}) > 1)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,15 +22,18 @@ from made_up_cohorts import Rates, draw_cohort, make_row
 from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
+from narrun_async.app.databases import reading
+from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.cli.program import app
 from narrun_async.errors import ConfigurationError, NarrunError, UsageError
-from narrun_async.models import CohortRow
+from narrun_async.models import CohortRow, ExperimentId
 from narrun_async.stores import open_sqlite_writer
 from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS, SOURCE_NARRATIVES
 
 #: stands in every text and in every answer, and must come out nowhere
 CANARY = "the heron on the weir"
 CHECKSUM = "c" * 64
+REPOSITORY = Path(__file__).resolve().parents[2]
 Call = Callable[..., str]
 
 
@@ -335,6 +339,37 @@ def test_a_comparison_with_itself_alone_or_with_nobody_is_refused(
     assert isinstance(refused.value, UsageError)
 
 
+# --- at the end of a run ---------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_run_tells_a_few_measures_as_the_command_does(database: Database, call: Call) -> None:
+    wanted = database.add(1)
+
+    async def told() -> Sequence[str]:
+        async with reading(database.path) as store:
+            return await lines_at_the_end(store, await store.load_experiment(ExperimentId(wanted)))
+
+    lines = asyncio.run(told())
+    report = json.loads(call("metrics", wanted, "--json", "--bootstrap", "0"))
+    for level in ("narratives", "incidents"):
+        sensitivity = find(report, level)["performance"]["sensitivity"]
+        interval = sensitivity["clustered"] or sensitivity["interval"]
+        shown = f"{sensitivity['value']:.3f} ({interval['low']:.3f}-{interval['high']:.3f})"
+        assert shown in next(line for line in lines if line.startswith("sensitivity"))
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_the_end_of_a_run_tells_nothing_more_where_nothing_is_labelled(database: Database) -> None:
+    wanted = database.add(1)
+    database.change("UPDATE source_narratives SET manual_flag_ind = NULL, manual_flag = NULL")
+
+    async def told() -> Sequence[str]:
+        async with reading(database.path) as store:
+            return await lines_at_the_end(store, await store.load_experiment(ExperimentId(wanted)))
+
+    assert asyncio.run(told()) == []
+
+
 # --- without the extra -----------------------------------------------------------------------------------------------
 
 #: a program in which none of the packages of the extra can be found
@@ -369,6 +404,28 @@ def test_without_the_extra_the_commands_end_with_one_sentence_and_the_others_wor
         assert "`make analysis` installs it" in refused.stderr
     shown = without_the_extra("show", wanted, "--db", str(database.path), cwd=place)
     assert shown.returncode == 0, shown.stderr
+
+
+def test_a_run_ends_the_same_without_the_extra_but_for_the_intervals(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    (tmp_path / "data").mkdir()
+    shutil.copy(REPOSITORY / "data" / "synthetic_narratives.xlsx", tmp_path / "data")
+    arguments = ("run", "configs/exp_101_smoke.yaml", "--max-narratives", "16", "--concurrency", "16")
+    without = without_the_extra(*arguments, "--db", "without.db", cwd=tmp_path)
+    assert without.returncode == 0, without.stderr
+    with_it = subprocess.run(
+        [sys.executable, "-m", "narrun_async", *arguments, "--db", "with.db"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("NARRUN_", "EXPERIMENT"))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert with_it.returncode == 0, with_it.stderr
+    plain, more = without.stdout.splitlines(), with_it.stdout.splitlines()
+    assert "95 % intervals" in with_it.stdout
+    assert plain == [line for line in more if line in plain]
+    assert plain[-1] == more[-1] == "status     completed: completed"
 
 
 def test_starting_the_program_imports_nothing_of_the_extra() -> None:

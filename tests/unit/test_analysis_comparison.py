@@ -18,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from narrun_async.analysis.cohort import Label, LabelSet
+from narrun_async.analysis.cohort import CohortTable, Label, LabelSet, manual_flags
 from narrun_async.analysis.comparison import MOST_FOR_ALL_PAIRS, compare, pairs_of
 from narrun_async.analysis.comparison_tree import ComparisonReport, Contender
 from narrun_async.analysis.evaluation_tree import Level, Subject
@@ -31,13 +31,17 @@ from narrun_async.models import CohortRow
 FEW = Bootstrap(n_resamples=400, seed=1)
 
 
-def compared(*cohorts: Sequence[CohortRow], bootstrap: Bootstrap = FEW, **options: Any) -> ComparisonReport:
+def compared(
+    *cohorts: Sequence[CohortRow], bootstrap: Bootstrap = FEW, labels: LabelSet | None = None, **options: Any
+) -> ComparisonReport:
     contenders = [
         Contender(subject=Subject(experiment_id=f"e{number}", name="", is_simulated=False), settings={})
         for number in range(len(cohorts))
     ]
+    flags = labels or manual_flags(row for one in cohorts for row in one)
+    tables = [CohortTable.build(one, flags) for one in cohorts]
     given_options = {"repetitions": (), "varying": (), "n_configurations": len(cohorts), "limit": 5, **options}
-    return compare(contenders, cohorts, bootstrap, **given_options)
+    return compare(contenders, tables, flags, bootstrap, **given_options)
 
 
 def answered_again(rows: Sequence[CohortRow], flipped: float, seed: int) -> list[CohortRow]:

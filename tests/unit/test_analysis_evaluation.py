@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from made_up_cohorts import Rates, draw_cohort, make_row, rows_of_table
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 
+from narrun_async.analysis import tables
 from narrun_async.analysis.cohort import Label, LabelSet, manual_flags
 from narrun_async.analysis.evaluation import evaluate
 from narrun_async.analysis.evaluation_tree import EvaluationReport, Level, LevelReport, Subject, Validity
@@ -299,6 +302,23 @@ ROW = st.builds(
 COHORT = st.lists(ROW, max_size=24, unique_by=lambda row: (row.incident_id, row.narrative_type))
 
 
+MEASURES: dict[str, tables.Statistic] = {
+    "sensitivity": tables.sensitivity,
+    "specificity": tables.specificity,
+    "ppv": tables.ppv,
+    "npv": tables.npv,
+    "balanced_accuracy": tables.balanced_accuracy,
+    "f1": tables.f1,
+    "mcc": tables.mcc,
+    "observed": tables.observed_agreement,
+    "kappa": tables.cohens_kappa,
+    "pabak": tables.pabak,
+    "ac1": tables.gwets_ac1,
+    "positive": tables.positive_agreement,
+    "negative": tables.negative_agreement,
+}
+
+
 @settings(max_examples=60, deadline=None)
 @given(COHORT)
 def test_whatever_the_cohort_every_value_lies_in_its_interval_and_every_count_adds_up(rows: list[CohortRow]) -> None:
@@ -317,6 +337,10 @@ def test_whatever_the_cohort_every_value_lies_in_its_interval_and_every_count_ad
         counts = one.counts
         assert counts.n_units == counts.n_answered + counts.n_errors + counts.n_skipped + counts.n_missing
         assert sum(cells(one)) == counts.n_evaluated == one.confusion.n_units
+        for name, statistic in MEASURES.items():
+            expected = float(statistic(np.array(cells(one))))
+            found = getattr(one.performance, name, None) or getattr(one.agreement, name)
+            assert found.value == (None if math.isnan(expected) else pytest.approx(expected, abs=1e-9)), name
         for name in ("sensitivity", "specificity", "ppv", "npv", "f1"):
             bounds = getattr(one.if_errors, name)
             if bounds.worst is not None and bounds.best is not None:

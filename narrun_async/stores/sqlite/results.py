@@ -182,7 +182,7 @@ class ResultsPart(Database):
             async with self._reader.execute(statements.ITER_COHORT.format(**columns), parameters) as cursor:
                 while chunk := await cursor.fetchmany(COHORT_CHUNK_ROWS):
                     for row in chunk:
-                        yield CohortRow(**{**dict(row), "has_result": bool(row["has_result"])})
+                        yield _cohort_row(row)
 
 
 def _write_rows(
@@ -215,6 +215,23 @@ def _write_rows(
     }
     connection.execute(statements.COUNT_UP_EXPERIMENT, counted)
     connection.execute(statements.COUNT_UP_RUN, counted)
+
+
+def _cohort_row(row: sqlite3.Row) -> CohortRow:
+    return CohortRow(
+        incident_id=row["incident_id"],
+        narrative_type=row["narrative_type"],
+        manual_flag_ind=row["manual_flag_ind"],
+        manual_flag=row["manual_flag"],
+        text_chars=row["text_chars"],
+        text_flags=row["text_flags"],
+        has_result=bool(row["has_result"]),
+        detected=row["detected"],
+        confidence=row["confidence"],
+        error_category=row["error_category"],
+        skip_reason=row["skip_reason"],
+        copied_from=row["copied_from"],
+    )
 
 
 def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
