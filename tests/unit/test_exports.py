@@ -18,9 +18,11 @@ from typing import Any
 import anyio
 import pytest
 
+from narrun_async.codebook import OUR_COLUMNS, R_COLUMNS, TEXT_COLUMNS
 from narrun_async.errors import StorageError
 from narrun_async.models import Cohort, Experiment, ExperimentId, ExperimentStatus, NarrativeId
-from narrun_async.reporting.exports import OUR_COLUMNS, R_COLUMNS, TEXT_COLUMNS, export_results, indicator_list
+from narrun_async.reporting.exports import ExportedFiles, ExportOptions, export_results
+from narrun_async.reporting.exports.plain_text import indicator_list
 from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS
 
 ID = "3f2a9c10-0000-4000-8000-000000000001"
@@ -78,13 +80,23 @@ def row(number: int, **changes: object) -> dict[str, object]:
         "reasoning_steps": "CANARY",
         "raw_response": "CANARY",
         "error_occurred": 0,
+        "run_id": 1,
     }
     return columns | changes
 
 
+async def export_all(rows: Iterable[Mapping[str, object]], directory: Path, **options: Any) -> ExportedFiles:
+    return await export_results(
+        Rows(rows),  # type: ignore[arg-type]  # it reads rows, and nothing else
+        experiment(),
+        directory,
+        ExportOptions(**({"formats": ["csv", "json"]} | options)),
+    )
+
+
 async def export(rows: Iterable[Mapping[str, object]], directory: Path, **options: Any) -> list[Path]:
-    options = {"formats": ["csv", "json"]} | options
-    return await export_results(Rows(rows), experiment(), directory, **options)  # type: ignore[arg-type]
+    """The files without the codebook."""
+    return list((await export_all(rows, directory, **options)).files.values())
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -163,12 +175,7 @@ async def test_repeating_an_export_gives_the_same_files_and_nothing_beside_them(
     first = [path.read_bytes() for path in await export([row(1), row(2)], tmp_path)]
     again = [path.read_bytes() for path in await export([row(1), row(2)], tmp_path)]
     assert first == again
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ID}.csv", f"{ID}.json"]
-
-
-async def test_no_format_is_no_file(tmp_path: Path) -> None:
-    assert await export([row(1)], tmp_path / "new", formats=[]) == []
-    assert not (tmp_path / "new").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.csv", f"{ID}.json"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +218,7 @@ async def test_a_failure_in_the_middle_leaves_the_old_files_and_nothing_else(tmp
     with pytest.raises(StorageError, match="gone"):
         await export(failing_after(5000, StorageError("gone")), tmp_path)
     assert [path.read_bytes() for path in paths] == before
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 async def test_cancelling_leaves_the_directory_as_it_was_and_closes_the_cursor(tmp_path: Path) -> None:
@@ -228,9 +235,8 @@ async def test_cancelling_leaves_the_directory_as_it_was_and_closes_the_cursor(t
     started = anyio.Event()
     store = SlowRows([row(1), row(2)])
     async with anyio.create_task_group() as beside:
-        beside.start_soon(
-            lambda: export_results(store, experiment(), tmp_path, formats=["csv", "json"])  # type: ignore[arg-type]
-        )
+        options = ExportOptions(formats=["csv", "json", "xlsx", "parquet"])
+        beside.start_soon(lambda: export_results(store, experiment(), tmp_path, options))  # type: ignore[arg-type]
         await started.wait()
         beside.cancel_scope.cancel()
     assert store.closed
@@ -244,8 +250,7 @@ async def test_a_failing_write_closes_the_cursor(tmp_path: Path) -> None:
             store,  # type: ignore[arg-type]
             experiment(),
             tmp_path,
-            formats=["json"],
-            with_text=True,
+            ExportOptions(formats=["json"], with_text=True),
         )
     assert store.closed
 
@@ -254,7 +259,7 @@ KILLED = """
 import sys, anyio
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_exports import Rows, experiment, export_results, row
+from test_exports import ExportOptions, Rows, experiment, export_results, row
 
 def rows():
     for number in range(3000):
@@ -262,22 +267,33 @@ def rows():
     print("half", flush=True)
     sys.stdin.read()
 
-anyio.run(lambda: export_results(Rows(rows()), experiment(), Path(sys.argv[2]), formats=["csv", "json"]))
+options = ExportOptions(formats=sys.argv[3:])
+anyio.run(lambda: export_results(Rows(rows()), experiment(), Path(sys.argv[2]), options))
 """
 
 
 async def test_a_killed_export_leaves_no_half_file_and_the_next_one_tidies_up(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(KILLED),
+        str(Path(__file__).parent),
+        str(tmp_path),
+        "csv",
+        "xlsx",
+        "dta",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"half\n"
         await export([row(7)], tmp_path)  # one that is still being written is left alone
-        assert len(list(tmp_path.glob(".*.partial"))) == 2
+        (draft,) = tmp_path.glob(".*.partial")
+        assert len(list(draft.iterdir())) >= 3
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(read_csv(tmp_path / f"{ID}.csv")) == 2
     await export([row(7)], tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ID}.csv", f"{ID}.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.csv", f"{ID}.json"]
 
 
 def make_file_in_the_way(directory: Path) -> Path:
@@ -323,7 +339,7 @@ async def test_an_id_from_a_strange_database_cannot_leave_the_directory(tmp_path
                 Rows([]),  # type: ignore[arg-type]
                 experiment(strange),
                 tmp_path,
-                formats=["csv"],
+                ExportOptions(formats=["csv"]),
             )
     assert list(tmp_path.iterdir()) == []
 
