@@ -291,7 +291,7 @@ RESULT_COLUMNS: Sequence[Column] = (
         short_name="FINISH",
         kind=Kind.TEXT,
         label="Why the model stopped",
-        meaning="Why the model stopped, in the endpoint's words: stop, length, content_filter, …",
+        meaning="Why the model stopped, in the endpoint's words, such as stop or length.",
         missing=_NOT_REPORTED,
     ),
     Column(

@@ -201,7 +201,7 @@ async def _write_rows(store: ResultStore, experiment: Experiment, files: _Files,
 
 
 def _without_foreign_words(row: Mapping[str, object], experiment: Experiment) -> Mapping[str, object]:
-    """The predecessor's error messages quote the answer that could not be read; ours quote nothing."""
+    """The predecessor's error messages may quote the answer that could not be read; ours quote nothing."""
     if row.get("run_id") is None:
         return {**row, "error_message": None, "first_error_message": None}
     if experiment.columns.get("r_version"):

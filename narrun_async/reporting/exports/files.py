@@ -20,7 +20,7 @@ from narrun_async.logs import make_private_directory
 
 #: less is as good as nothing to a library that writes in large pieces
 _LITTLE_BYTES = 1 << 20
-#: column → values of it that a format could not hold
+#: column → rows whose value a format could not hold
 Tally = Counter[str]
 
 
@@ -30,20 +30,21 @@ class Remark:
 
     format: str
     column: str
-    n_values: int
-    #: what was done with them: `were cut at 200 bytes`
+    n_rows: int
+    #: `cut at 200 bytes`
     what: str
 
     def __str__(self) -> str:
-        return f"{self.format}: {self.n_values:,} values of {self.column} {self.what}"
+        rows = f"{self.n_rows:,} row{'' if self.n_rows == 1 else 's'}"
+        return f"{self.format}, {self.column}: {self.what} ({rows})"
 
 
 def remarks_of(format: str, counts: Mapping[str, int], what: str) -> Sequence[Remark]:
     """A remark a column of which there is something to say.
 
-    :param counts: column → values
+    :param counts: column → rows
     """
-    return [Remark(format=format, column=name, n_values=n, what=what) for name, n in counts.items() if n]
+    return [Remark(format=format, column=name, n_rows=n, what=what) for name, n in counts.items() if n]
 
 
 class RowWriter(Protocol):

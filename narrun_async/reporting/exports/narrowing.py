@@ -14,7 +14,7 @@ from narrun_async.reporting.exports.spool import Spool
 
 #: of a text that was cut; the formats themselves have no sign for it
 CUT_MARK = " [cut]"
-#: larger whole numbers lose digits in a double, the only number of these formats
+#: larger whole numbers lose digits in the numbers of these formats
 _LARGEST_EXACT = 2**53
 
 
@@ -26,6 +26,8 @@ class Limits:
     text_bytes: int | None
     #: of the title of the file
     title_bytes: int
+    #: the smallest number beside zero, and the largest
+    numbers: tuple[float, float]
     #: how a flag is held, and from where to where
     flag_type: type[pl.DataType]
     flags: range
@@ -50,15 +52,16 @@ class Narrowing:
         """After the pass."""
         return [
             *self._spool.misfits(format),
-            *remarks_of(format, self._n_lost, "are beyond the numbers of the format and are missing"),
-            *remarks_of(format, self._n_mended, "had a NUL character, which was replaced"),
-            *remarks_of(format, self._n_cut, f"were cut at {self._limits.text_bytes} bytes"),
+            *remarks_of(format, self._n_lost, "beyond the numbers of the format, left out"),
+            *remarks_of(format, self._n_mended, "a NUL character, replaced"),
+            *remarks_of(format, self._n_cut, f"cut at {self._limits.text_bytes or 0:,} bytes"),
         ]
 
     def _narrow(self, column: Column, series: pl.Series) -> pl.Series:
         match column.kind:
             case Kind.NUMBER:
-                return self._keep(series, series.is_finite())
+                smallest, largest = self._limits.numbers
+                return self._keep(series, (series == 0) | series.abs().is_between(smallest, largest))
             case Kind.WHOLE:
                 return self._keep(series, series.abs() <= _LARGEST_EXACT).cast(pl.Float64)
             case Kind.FLAG:

@@ -64,7 +64,7 @@ class Spool:
 
     def misfits(self, format: str) -> Sequence[Remark]:
         """Of columns whose values are numbers: what was stored there and is none."""
-        return remarks_of(format, self._misfits, "are no numbers and are missing; the csv file has them")
+        return remarks_of(format, self._misfits, "no number, left out; the csv file has it")
 
     def _write_part(self) -> None:
         part = self._directory / f"part-{len(self.parts):06d}.arrow"

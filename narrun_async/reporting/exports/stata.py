@@ -22,7 +22,7 @@ from narrun_async.reporting.exports.narrowing import Limits, Narrowing, cut
 from narrun_async.reporting.exports.spool import Spool
 
 #: title: 80 characters there, of up to four bytes; -127 to 100 is what a `byte` holds beside its missing values
-_LIMITS = Limits(text_bytes=None, title_bytes=80, flag_type=pl.Int8, flags=range(-127, 101))
+_LIMITS = Limits(text_bytes=None, title_bytes=80, numbers=(0.0, 8.98e307), flag_type=pl.Int8, flags=range(-127, 101))
 
 # numbers of the types; 1 to 2045 are texts of that width
 _STRL, _DOUBLE, _BYTE = 32768, 65526, 65530

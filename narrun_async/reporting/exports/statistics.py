@@ -7,6 +7,7 @@ The library that writes them wants all rows at once, so the table is in memory, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,12 @@ from narrun_async.reporting.exports.narrowing import Limits, Narrowing, cut
 from narrun_async.reporting.exports.spool import Spool
 
 _CUT_SHORT = "the disk took only a part of the file"
-_FLAGS = range(-(2**31), 2**31)
-_SAV = Limits(text_bytes=32_767, title_bytes=64, flag_type=pl.Int32, flags=_FLAGS)
-_XPT = {
-    5: Limits(text_bytes=200, title_bytes=40, flag_type=pl.Int32, flags=_FLAGS),
-    8: Limits(text_bytes=32_767, title_bytes=40, flag_type=pl.Int32, flags=_FLAGS),
-}
+_SAV = Limits(
+    text_bytes=32_767, title_bytes=64, numbers=(0.0, 1.79e308), flag_type=pl.Int32, flags=range(-(2**31), 2**31)
+)
+#: numbers are those of an IBM mainframe: as exact as ours, from 16**-65 to 16**63
+_XPT_8 = replace(_SAV, title_bytes=40, numbers=(16.0**-65, 7.2e75))
+_XPT_5 = replace(_XPT_8, text_bytes=200)
 
 
 def write_sav(spool: Spool, path: Path, *, title: str) -> Sequence[Remark]:
@@ -56,7 +57,7 @@ def write_xpt(spool: Spool, path: Path, *, title: str, version: Literal[5, 8]) -
     :param version: 5 has names of eight characters; the codebook says which
     :raises OSError: the disk refuses
     """
-    limits = _XPT[version]
+    limits = _XPT_5 if version == 5 else _XPT_8
     narrowing = Narrowing(spool, limits)
     names = {one.name: _xpt_name(one, version) for one in spool.columns}
     _complete(

@@ -94,7 +94,7 @@ class XlsxFile:
         except XlsxWriterException as error:
             cause = error.args[0] if error.args and isinstance(error.args[0], OSError) else None
             raise OSError(cause.errno if cause else 0, "the workbook cannot be written") from error
-        return remarks_of("xlsx", self._n_cut, f"were cut at {MAX_CELL_CHARS:,} characters")
+        return remarks_of("xlsx", self._n_cut, f"cut at {MAX_CELL_CHARS:,} characters")
 
     def close(self) -> None:
         # A workbook that was given up would begin to write when it is collected.
