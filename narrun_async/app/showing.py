@@ -63,7 +63,7 @@ async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequ
     """One experiment: settings, runs, results."""
     in_use = database_is_locked(database)
     async with reading(database) as store:
-        experiment = await _find(store, wanted)
+        experiment = await find_shown(store, wanted)
         runs = await store.list_runs(experiment.experiment_id)
         summary = await load_summary(store, experiment)
     status, simulated = _shown(experiment, in_use), is_simulated(experiment)
@@ -82,7 +82,7 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
     """How far an experiment is; without an id the one that runs, or the newest."""
     in_use = database_is_locked(database)
     async with reading(database) as store:
-        experiment = await _find(store, wanted) if wanted else _current(await store.list_experiments())
+        experiment = await find_shown(store, wanted) if wanted else _current(await store.list_experiments())
         if experiment is None:
             return StatusView(lines=["no experiments yet"], is_running=False)
         counts = await store.count_results(experiment)
@@ -132,7 +132,7 @@ async def export_experiment(database: Path, wanted: str, directory: Path, option
     :raises StorageError: a file cannot be written; none is left half done
     """
     async with reading(database) as store:
-        experiment = await _find(store, wanted)
+        experiment = await find_shown(store, wanted)
         files = await export_results(store, experiment, directory, options)
     notices = [f"NOTE: {remark}" for remark in files.remarks]
     return Exported(files=files, notices=[*notices, SIMULATED] if is_simulated(experiment) else notices)
@@ -141,11 +141,11 @@ async def export_experiment(database: Path, wanted: str, directory: Path, option
 async def r_snippet_lines(database: Path, wanted: str, *, with_text: bool) -> Sequence[str]:
     """R code that reads this experiment from the database."""
     async with reading(database) as store:
-        experiment = await _find(store, wanted)
+        experiment = await find_shown(store, wanted)
     return r_snippet(database.resolve(), experiment, with_text=with_text)
 
 
-async def _find(store: SqliteStore, wanted: str) -> Experiment:
+async def find_shown(store: SqliteStore, wanted: str) -> Experiment:
     """As on a resume, except that `latest` is simply the newest: one looks at finished ones, too."""
     if wanted == LATEST and (experiments := await store.list_experiments()):
         return experiments[0]

@@ -1,8 +1,26 @@
-"""Owns what a reader may meet in the other tables when browsing: table → column → its meaning, in the order shown."""
+"""Owns what a reader may meet when browsing: table → column → its meaning, in the order shown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from narrun_async.codebook.results import RESULT_COLUMNS
+
+#: made when the tables are copied: what four columns of the table say, in one that can be counted and chosen
+AGREEMENT = "agreement"
+_AGREEMENT_MEANING = "The answer against the manual label of this narrative; empty where one of them is missing."
+
+
+def _results() -> Mapping[str, str]:
+    """As in the table, but the long id, which is the same in all rows of an experiment, comes last."""
+    described: dict[str, str] = {}
+    for column in RESULT_COLUMNS:
+        if column.name == "detected":
+            described[AGREEMENT] = _AGREEMENT_MEANING
+        described[column.name] = column.meaning
+    described["experiment_id"] = described.pop("experiment_id")
+    return described
+
 
 _EXPERIMENTS: Mapping[str, str] = {
     "experiment_id": "identifies the experiment",
@@ -112,6 +130,7 @@ _CANARY_ANSWERS: Mapping[str, str] = {
 }
 
 BROWSED_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "narrative_results": _results(),
     "experiments": _EXPERIMENTS,
     "runs": _RUNS,
     "attempts": _ATTEMPTS,

@@ -21,6 +21,7 @@ from narrun_async.models import ErrorCategory, NarrativeType
 from narrun_async.stores.sqlite import migrations, scrubbing
 
 TABLES: Mapping[str, Mapping[str, str]] = {
+    "narrative_results": migrations.NARRATIVE_RESULTS,
     "experiments": migrations.EXPERIMENTS,
     "runs": migrations.RUNS,
     "attempts": migrations.ATTEMPTS,
@@ -79,5 +80,5 @@ def test_every_error_category_and_narrative_type_has_words() -> None:
 
 @pytest.mark.parametrize("table", BROWSED_COLUMNS)
 def test_what_is_described_for_browsing_is_there(table: str) -> None:
-    of_the_narrative = {"incident_id", "narrative_type"} if "narrative_id" in TABLES[table] else set()
+    of_the_narrative = {"incident_id", "narrative_type"} if "narrative_id" in TABLES[table] else {"agreement"}
     assert set(BROWSED_COLUMNS[table]) <= {*TABLES[table], *of_the_narrative}
