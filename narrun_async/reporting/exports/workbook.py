@@ -21,6 +21,8 @@ _QUOTE = "'"
 MAX_ROWS = 1_048_576
 MAX_CELL_CHARS = 32_767
 _CUT = " … [cut: the csv file has all of it]"
+#: characters beside a title, for the button of the filter
+_ROOM_OF_A_BUTTON = 4
 #: larger whole numbers lose digits in a cell, which is a double
 _LARGEST_EXACT = 2**53
 
@@ -64,8 +66,11 @@ class XlsxFile:
             },
         )
         self._sheet = self._book.add_worksheet("results")
+        self._sheet.freeze_panes(1, 0)
+        bold = self._book.add_format({"bold": True})
         for column, title in enumerate(columns):
-            self._sheet.write_string(0, column, title)
+            self._sheet.set_column(column, column, len(title) + _ROOM_OF_A_BUTTON)
+            self._sheet.write_string(0, column, title, bold)
 
     def write_row(self, row: Mapping[str, object]) -> None:
         if self._n_rows >= MAX_ROWS:
@@ -89,6 +94,7 @@ class XlsxFile:
     def finish(self) -> Sequence[Remark]:
         from xlsxwriter.exceptions import XlsxWriterException
 
+        self._sheet.autofilter(0, 0, max(self._n_rows - 1, 1), len(self._columns) - 1)
         try:
             self._book.close()
         except XlsxWriterException as error:
