@@ -28,10 +28,10 @@ def browse(
         ),
     ] = False,
 ) -> None:
-    """Look at experiments in a web browser of this machine: filters, counts, ready questions; safe beside a run.
+    """Look at experiments in a web browser of this machine.
 
-    Its address is the one line on standard output. It shows a copy without texts, which is renewed when the database
-    has changed; nothing can be written, and no file is made. Ctrl-C ends it.
+    Tables with filters and counts, and ready questions, on a copy without texts that is renewed when the database has
+    changed; safe beside a run. The address is the one line on standard output; no file is made. Ctrl-C ends it.
     """
     from narrun_async.app.browsing import browse_database
 

@@ -107,7 +107,10 @@ def export(
         bool, typer.Option("--r-snippet", help="Write no file; print R code that reads the database itself.")
     ] = False,
 ) -> None:
-    """Write the results of an experiment into files, with a codebook that explains their columns."""
+    """Write the results of an experiment into files.
+
+    Beside them a codebook explains every column, and says what a format could not hold.
+    """
     from narrun_async.app.showing import export_experiment, r_snippet_lines
     from narrun_async.reporting.exports import ExportOptions
 

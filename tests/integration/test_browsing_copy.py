@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from narrun_async.app.browsing import browse_database
 from narrun_async.codebook import BROWSED_COLUMNS, QUESTIONS, Question
-from narrun_async.errors import StorageError
+from narrun_async.errors import MissingPackageError, StorageError
 from narrun_async.models import ExperimentId
 from narrun_async.stores import DatabaseLock, open_sqlite_writer
 from narrun_async.stores.sqlite.browsing import BrowsingCopy, browsed_columns, withheld_columns
@@ -187,6 +189,14 @@ async def test_agreement_says_in_one_word_what_four_columns_say(copy: BrowsingCo
         (3, None),
         (4, None),
     ]
+
+
+async def test_without_datasette_one_sentence_says_how_to_get_it(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasette", None)
+    with pytest.raises(MissingPackageError, match="narrun browse needs datasette.*`make analysis` installs it"):
+        await browse_database(database, None, port=0, with_text=False, tell=print, say=print)
 
 
 ANSWERS = {

@@ -56,6 +56,7 @@ class _CopiedDatabase(Database):  # type: ignore[misc]  # datasette has no types
 
 def _use(fn: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
     connection.row_factory = sqlite3.Row
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a legacy row may hold anything
     return fn(connection)
 
 
