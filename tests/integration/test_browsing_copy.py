@@ -195,7 +195,7 @@ async def test_without_datasette_one_sentence_says_how_to_get_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasette", None)
-    with pytest.raises(MissingPackageError, match="narrun browse needs datasette.*`make analysis` installs it"):
+    with pytest.raises(MissingPackageError, match=r"narrun browse needs datasette.*`make analysis` installs it"):
         await browse_database(database, None, port=0, with_text=False, tell=print, say=print)
 
 
