@@ -33,6 +33,7 @@ XptVersion = Literal[5, 8]
 PLAIN_FORMATS: tuple[PlainFormat, ...] = get_args(PlainFormat)
 TYPED_FORMATS: tuple[TypedFormat, ...] = get_args(TypedFormat)
 EXPORT_FORMATS: tuple[ExportFormat, ...] = (*PLAIN_FORMATS, *TYPED_FORMATS)
+#: of the extra `formats`
 _PACKAGES: Mapping[ExportFormat, Sequence[str]] = {
     "parquet": ("polars",),
     "dta": ("polars",),

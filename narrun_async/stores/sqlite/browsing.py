@@ -20,7 +20,7 @@ from narrun_async.statuses import INTERRUPTED, RUNNING
 from narrun_async.stores.locking import database_is_locked
 from narrun_async.stores.sqlite import migrations
 from narrun_async.stores.sqlite.connection import BUSY_TIMEOUT_S, wrap_sqlite_errors
-from narrun_async.stores.sqlite.scrubbing import REASON_SCRUBBED, REFUSED, TEXT_COLUMNS
+from narrun_async.stores.sqlite.scrubbing import REFUSED, TEXT_COLUMNS
 
 T = TypeVar("T")
 
@@ -43,7 +43,8 @@ CASE WHEN t.is_true_positive = 1 THEN 'true positive' WHEN t.is_true_negative = 
 """
 #: a run that nobody is at any more was killed
 _STATUS = f"CASE WHEN t.status = '{RUNNING}' AND NOT :in_use THEN '{INTERRUPTED}' ELSE t.status END"
-_ENDED_WHY = f"CASE WHEN t.exit_code = {REFUSED} THEN '{REASON_SCRUBBED}' ELSE t.ended_why END"
+#: the sentence may repeat the endpoint's words
+_ENDED_WHY = f"CASE WHEN t.exit_code = {REFUSED} THEN 'the configuration was refused' ELSE t.ended_why END"
 
 
 def withheld_columns(table: str) -> frozenset[str]:
