@@ -28,7 +28,7 @@ from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.models import Experiment, ExperimentStatus, Selection
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.reporting.banner import Banner, banner_lines
-from narrun_async.reporting.exports import export_results
+from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
@@ -185,13 +185,13 @@ async def _say_intervals(store: SqliteStore, experiment: Experiment, tell: Tell,
 async def export_files(store: SqliteStore, experiment: Experiment, directory: Path, tell: Tell) -> None:
     """Write the files that the configuration asks for; a failure is told and changes nothing else."""
     try:
-        paths = await export_results(store, experiment, directory, formats=("csv", "json"))
-        columns = {f"{path.suffix.removeprefix('.')}_file": str(path) for path in paths}
+        exported = await export_results(store, experiment, directory, ExportOptions(formats=("csv", "json")))
+        columns = {f"{name}_file": str(path) for name, path in exported.files.items()}
         await store.update_experiment(experiment.experiment_id, columns)
     except NarrunError as error:
         tell(f"the export failed, the results are safe in the database: {error}")
         return
-    tell("exported   " + ", ".join(str(path) for path in paths))
+    tell("exported   " + ", ".join(str(path) for path in exported.paths))
 
 
 def tell_plan(plan: RunPlan, tell: Tell) -> None:

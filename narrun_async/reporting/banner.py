@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from narrun_async.reporting.wording import SIMULATED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
@@ -42,5 +44,5 @@ def banner_lines(banner: Banner) -> Sequence[str]:
     if banner.is_overridden:
         lines.append("NOTE: --api-url replaces the URL that this experiment was created with; the run records it.")
     if banner.is_simulated:
-        lines.append("SIMULATED: the answers come from a keyword rule and mean nothing.")
+        lines.append(SIMULATED)
     return lines

@@ -452,4 +452,12 @@ LEFT JOIN narrative_results AS r
 WHERE t.review_id = :review_id ORDER BY t.item_key
 """
 
-ITER_RESULTS = "SELECT * FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id"
+#: Sorted are the ids alone. Sorting whole rows would put every narrative into a temporary file of SQLite, outside the
+#: database's directory, and takes 1.4 s for 42,000 of them instead of 1.0. LIMIT keeps the inner order, CROSS JOIN
+#: follows it.
+ITER_RESULTS = """
+SELECT r.* FROM (
+    SELECT result_id FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id LIMIT -1
+) AS ordered
+CROSS JOIN narrative_results AS r ON r.result_id = ordered.result_id
+"""
