@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
+    AnswerIndicators,
+    CallRecord,
     CanaryCounts,
     Cohort,
     CohortRow,
@@ -39,6 +41,7 @@ from narrun_async.models import (
     ScrubRecord,
     Selection,
     Serving,
+    ServingUse,
     SourceNarrative,
     SourceSummary,
     Sweep,
@@ -244,6 +247,19 @@ class ResultStore(Protocol):
 
     def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
         """Every narrative of the cohort in its order, with its result where there is one."""
+
+
+class ReportStore(Protocol):
+    """What a report needs beside the results; apart from `Store`, because no run does."""
+
+    def iter_calls(self, experiment_id: ExperimentId) -> AsyncIterator[CallRecord]:
+        """Every call of the ledger, in the order in which their ends were stored."""
+
+    def iter_indicators(self, experiment_id: ExperimentId) -> AsyncIterator[AnswerIndicators]:
+        """What each answer was based on; answers that name nothing may be left out."""
+
+    async def list_serving_uses(self, experiment_id: ExperimentId) -> Sequence[ServingUse]:
+        """Who has answered for this experiment, oldest first, and how often."""
 
 
 class VerificationStore(Protocol):

@@ -50,12 +50,13 @@ def break_down_by_year(rows: Sequence[CohortRow], *, by_kind: bool, suppress_bel
     """
     answered = answered_rows(rows)
     kinds = sorted({row.narrative_type for row in answered}) if by_kind else [EVERY_KIND]
-    years: list[int | None] = sorted({row.incident_year for row in answered if row.incident_year is not None})
-    if not years:
+    known = sorted({row.incident_year for row in answered if row.incident_year is not None})
+    if not known:
         return ()
-    if any(row.incident_year is None for row in answered):
-        years.append(None)
-    counts = Counter((row.incident_year, row.narrative_type if by_kind else EVERY_KIND, row.detected) for row in answered)
+    years = [*known, *({row.incident_year for row in answered} & {None})]
+    counts = Counter(
+        (row.incident_year, row.narrative_type if by_kind else EVERY_KIND, row.detected) for row in answered
+    )
 
     def is_large(group: Sequence[int | None]) -> bool:
         cells = (sum(counts[year, kind, said] for year in group) for kind in kinds for said in (0, 1))
@@ -118,7 +119,9 @@ def break_down_by_confidence(rows: Sequence[CohortRow], *, suppress_below: int =
     )
 
 
-def rank_indicators(answers: Iterable[AnswerIndicators], *, at_most: int, suppress_below: int = 0) -> list[IndicatorCount]:
+def rank_indicators(
+    answers: Iterable[AnswerIndicators], *, at_most: int, suppress_below: int = 0
+) -> list[IndicatorCount]:
     """The indicators that most narratives share, whatever their capitals; none that too few share.
 
     How often an indicator stands for a yes and for a no is told only where neither is too rare.

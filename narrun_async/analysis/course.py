@@ -51,9 +51,7 @@ def _working_time(calls: Sequence[CallRecord]) -> tuple[tuple[RunStretch, ...], 
         first, last = float(start[of_run].min()), float((start + duration)[of_run].max())
         start[of_run] += begun_s - first
         ended_s = begun_s + (last - first)
-        stretches.append(
-            RunStretch(run_id=int(run_id), start_s=begun_s, end_s=ended_s, n_calls=int(of_run.sum()))
-        )
+        stretches.append(RunStretch(run_id=int(run_id), start_s=begun_s, end_s=ended_s, n_calls=int(of_run.sum())))
         begun_s = ended_s
     return tuple(stretches), start, duration
 

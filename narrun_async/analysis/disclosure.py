@@ -152,5 +152,3 @@ def _differ_by_few(whole: Ints, part: Ints, below: int) -> bool:
     """Whether subtracting a part that is shown from its whole gives away a few people."""
     rest = whole - part
     return bool(((rest > 0) & (rest < below)).any())
-
-

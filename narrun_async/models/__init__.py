@@ -6,7 +6,9 @@ Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 
 from narrun_async.models.calls import (
     NO_USAGE,
+    AnswerIndicators,
     Attempt,
+    CallRecord,
     Detection,
     Envelope,
     ErrorCategory,
@@ -15,6 +17,7 @@ from narrun_async.models.calls import (
     Prices,
     RawReply,
     Serving,
+    ServingUse,
     Usage,
     Verdict,
     WorkItem,
@@ -59,7 +62,9 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "AnswerIndicators",
     "Attempt",
+    "CallRecord",
     "CanaryCounts",
     "Cohort",
     "CohortRow",
@@ -105,6 +110,7 @@ __all__ = [
     "ScrubRecord",
     "Selection",
     "Serving",
+    "ServingUse",
     "SourceNarrative",
     "SourceSummary",
     "Sweep",

@@ -138,7 +138,8 @@ WHERE experiment_id = :experiment_id
 """
 
 LIST_RUNS = """
-SELECT run_id, mode, selection, concurrency, started_at, ended_at, runtime_s, n_saved, exit_code, ended_why
+SELECT run_id, mode, selection, concurrency, started_at, ended_at, runtime_s, n_saved, exit_code, ended_why,
+       host, narrun_version, api_url, api_url_overridden
 FROM runs WHERE experiment_id = :experiment_id ORDER BY run_id
 """
 
@@ -460,4 +461,28 @@ SELECT r.* FROM (
     SELECT result_id FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id LIMIT -1
 ) AS ordered
 CROSS JOIN narrative_results AS r ON r.result_id = ordered.result_id
+"""
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+ITER_CALLS = """
+SELECT run_id, started_at, duration_s, error_category FROM attempts WHERE experiment_id = :experiment_id
+ORDER BY attempt_id
+"""
+
+ITER_INDICATORS = """
+SELECT detected, indicators FROM narrative_results
+WHERE experiment_id = :experiment_id AND error_occurred = 0 AND detected IN (0, 1) AND indicators IS NOT NULL
+ORDER BY result_id
+"""
+
+LIST_SERVING_USES = """
+SELECT v.model, v.system_fingerprint, v.server, v.run_id, v.first_seen_at, COALESCE(n.n_results, 0) AS n_results
+FROM servings AS v
+LEFT JOIN (
+    SELECT COALESCE(response_model, '') AS model, COALESCE(system_fingerprint, '') AS system_fingerprint,
+           COUNT(*) AS n_results
+    FROM narrative_results WHERE experiment_id = :experiment_id GROUP BY 1, 2
+) AS n ON n.model = v.model AND n.system_fingerprint = v.system_fingerprint
+WHERE v.experiment_id = :experiment_id ORDER BY v.serving_id
 """

@@ -23,6 +23,7 @@ from narrun_async.stores.sqlite.migrations import (
     refuse_foreign,
     schema_version,
 )
+from narrun_async.stores.sqlite.report_rows import ReportPart
 from narrun_async.stores.sqlite.results import ResultsPart
 from narrun_async.stores.sqlite.reviews import ReviewsPart
 from narrun_async.stores.sqlite.scrubbing import ScrubbingPart
@@ -30,7 +31,7 @@ from narrun_async.stores.sqlite.sources import SourcesPart
 from narrun_async.stores.sqlite.verification import VerificationPart
 
 
-class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart, ReviewsPart):
+class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart, ReviewsPart, ReportPart):
     """`ports.Store`."""
 
     #: the copy made before a migration, where there was one

@@ -1,0 +1,200 @@
+"""From the rows of the file to classified incidents: what left the way where, as STARD asks for."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from narrun_async.analysis.evaluation_tree import Flow, Level, LevelReport
+from narrun_async.analysis.report_tree import Withheld
+from narrun_async.reporting.html.blocks import (
+    Block,
+    FlowBox,
+    FlowChart,
+    FlowStep,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+)
+from narrun_async.reporting.html.material import ReportMaterial
+from narrun_async.reporting.html.wording import clean, plural
+
+_SKIPPED = {"placeholder": "texts that say there is no report"}
+
+
+def flow_section(material: ReportMaterial) -> Section:
+    steps = (*_file_steps(material), *_cohort_steps(material))
+    chart = FlowChart(
+        name="flow",
+        title="From the file to the answers",
+        description=". ".join(_in_words(step) for step in steps),
+        steps=steps,
+        outcomes=_outcomes(material),
+    )
+    blocks: list[Block] = [
+        Paragraph(
+            text="Boxes on the way down say how many are left; those beside it, how many left the way there, and why."
+        ),
+        chart,
+        _table(steps, chart.outcomes),
+    ]
+    return Section(slug="flow", title="From the file to the answers", blocks=tuple(blocks))
+
+
+def _in_words(step: FlowStep) -> str:
+    left = f", of which leave: {step.leaves.count} ({'; '.join(step.leaves.lines)})" if step.leaves else ""
+    return f"{step.box.title}: {step.box.count}{left}"
+
+
+def _table(steps: tuple[FlowStep, ...], outcomes: tuple[FlowBox, ...]) -> Table:
+    rows = []
+    for step in steps:
+        left = f"{step.leaves.count}: {'; '.join(step.leaves.lines)}" if step.leaves else "none"
+        rows.append(Row(head=step.box.title, cells=(step.box.count, left)))
+    rows += [Row(head=box.title, cells=(box.count, "; ".join(box.lines))) for box in outcomes]
+    return Table(
+        caption="The same as a table", head=("Step", "How many", "What leaves, or what it is made of"), rows=tuple(rows),
+        is_prose=True,
+    )  # fmt: skip
+
+
+def _file_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
+    source, flow = material.source, material.evaluation.flow
+    if source is None:
+        return ()
+    name = clean(PurePath(source.path).name)
+    beyond = source.n_narratives - flow.n_eligible
+    leaves = None
+    if beyond > 0:
+        leaves = FlowBox(
+            title="Not part of this experiment",
+            count=plural(beyond, "narrative"),
+            lines=("it was made for the first narratives of the file only",),
+        )
+    box = FlowBox(title=f"Loaded from {name}", count=plural(source.n_narratives, "narrative"))
+    return (FlowStep(box=box, leaves=leaves),)
+
+
+def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
+    flow = material.evaluation.flow
+    eligible = FlowBox(
+        title="Eligible",
+        count=plural(flow.n_eligible, "narrative"),
+        lines=(f"of {plural(flow.n_incidents, 'incident')}",),
+    )
+    asked = FlowBox(
+        title="Sent to the model",
+        count=plural(flow.n_sent, "narrative"),
+        lines=(f"and {flow.n_copied:,} more with the same text got its answer",) if flow.n_copied else (),
+    )
+    answered = FlowBox(title="Answered", count=plural(flow.n_answered, "narrative"), lines=_kinds(material))
+    return (
+        FlowStep(box=eligible, leaves=_not_sent(flow)),
+        FlowStep(box=asked, leaves=_failed(flow)),
+        FlowStep(box=answered),
+        *_incident_steps(material),
+    )
+
+
+def _not_sent(flow: Flow) -> FlowBox | None:
+    n_skipped = sum(flow.skipped.values())
+    if not n_skipped + flow.n_missing:
+        return None
+    lines = [f"{number:,} {_SKIPPED.get(why, clean(why))}" for why, number in flow.skipped.items()]
+    if flow.n_missing:
+        lines.append(f"{flow.n_missing:,} not reached yet")
+    return FlowBox(title="Not sent", count=plural(n_skipped + flow.n_missing, "narrative"), lines=tuple(lines))
+
+
+def _failed(flow: Flow) -> FlowBox | None:
+    n_errors = sum(flow.errors.values())
+    if not n_errors:
+        return None
+    lines = tuple(f"{number:,} {error_words(category)}" for category, number in flow.errors.items())
+    return FlowBox(title="No usable answer", count=plural(n_errors, "narrative"), lines=lines)
+
+
+def _kinds(material: ReportMaterial) -> tuple[str, ...]:
+    kinds = [(name, material.level(level)) for name, level in (("CME", Level.CME), ("LE", Level.LE))]
+    return tuple(f"{level.counts.n_answered:,} {name}" for name, level in kinds if level is not None)
+
+
+def _incident_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
+    incidents = material.level(Level.INCIDENTS)
+    if incidents is None:
+        return ()
+    counts = incidents.counts
+    without = counts.n_units - counts.n_answered
+    leaves = None
+    if without:
+        leaves = FlowBox(
+            title="Incidents without any answer",
+            count=plural(without, "incident"),
+            lines=("all their narratives were skipped, failed, or are not reached",),
+        )
+    box = FlowBox(title="Classified", count=plural(counts.n_answered, "incident"))
+    return (FlowStep(box=box, leaves=leaves),)
+
+
+def _outcomes(material: ReportMaterial) -> tuple[FlowBox, ...]:
+    incidents = material.level(Level.INCIDENTS)
+    if incidents is None:
+        return ()
+    n_yes, n_answered = incidents.counts.n_detected, incidents.counts.n_answered
+    return (
+        FlowBox(title="Detected", count=plural(n_yes, "incident"), lines=_labels(material, incidents, said_yes=True)),
+        FlowBox(
+            title="Not detected",
+            count=plural(n_answered - n_yes, "incident"),
+            lines=_labels(material, incidents, said_yes=False),
+        ),
+    )
+
+
+def _labels(material: ReportMaterial, incidents: LevelReport, *, said_yes: bool) -> tuple[str, ...]:
+    """What people say of them; not where labels stand for others, too."""
+    counts, table = incidents.counts, incidents.confusion
+    if material.hides(Withheld.LABELS):
+        return ("labels are not shown",)
+    if not counts.n_evaluated or table.tp + table.fp + table.fn + table.tn != counts.n_evaluated:
+        return ()
+    yes, no = (table.tp, table.fp) if said_yes else (table.fn, table.tn)
+    n_all = counts.n_detected if said_yes else counts.n_answered - counts.n_detected
+    lines = [f"{yes:,.0f} labelled yes", f"{no:,.0f} labelled no"]
+    if n_all > yes + no:
+        lines.append(f"{n_all - yes - no:,.0f} without a label")
+    return tuple(lines)
+
+
+_ERRORS = {
+    "empty": "empty answers",
+    "no_content": "answers without text",
+    "truncated": "answers cut off",
+    "refusal": "refused by the model",
+    "content_filter": "blocked by a content filter",
+    "bad_json": "answers not in the form asked for",
+    "schema": "answers of the wrong shape",
+    "ambiguous": "answers that say both",
+    "confidence_out_of_range": "answers with an impossible confidence",
+    "bad_request": "requests refused",
+    "context_length": "texts too long for the model",
+    "transient_exhausted": "failed again and again for technical reasons",
+    "endpoint_crash": "the server went down over them",
+    "source_changed": "texts changed since they were loaded",
+    "internal": "a defect of the program",
+    "no_verdict": "rows without a verdict",
+    "unknown": "for reasons that were not recorded",
+    "timeout": "took too long",
+    "connection_lost": "the connection broke",
+    "server_error": "the server failed",
+    "overloaded": "the server was overloaded",
+    "unreachable": "the server could not be reached",
+    "bad_envelope": "replies that are no answer",
+    "response_too_large": "replies too large to read",
+}
+
+
+def error_words(category: str) -> str:
+    """An error category for people, with the name under which the database has it."""
+    words = _ERRORS.get(category)
+    return f"{words} ({category})" if words else clean(category)

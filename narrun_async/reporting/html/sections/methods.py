@@ -1,0 +1,221 @@
+"""Two paragraphs ready to be pasted into a paper: true to what was done, every number from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from narrun_async.analysis.evaluation_tree import Level, LevelReport
+from narrun_async.analysis.report_tree import Withheld
+from narrun_async.analysis.values import Measure, Method
+from narrun_async.models import text_sha256
+from narrun_async.reporting.html.blocks import Aside, Block, Heading, Paragraph, Quotation, Section, Tone
+from narrun_async.reporting.html.material import ReportMaterial
+from narrun_async.reporting.html.wording import best_interval, clean, method_name, parts, plural, share_words
+from narrun_async.reporting.measure_text import percent_of
+
+_SETTINGS = {
+    "model.temperature": "temperature {}",
+    "model.top_p": "top-p {}",
+    "model.max_tokens": "at most {} tokens an answer",
+    "model.max_completion_tokens": "at most {} tokens an answer",
+    "model.reasoning_effort": "reasoning effort {}",
+    "model.seed": "seed {}",
+}
+_NOT_SET = "not set"
+
+
+def methods_section(material: ReportMaterial) -> Section:
+    blocks: list[Block] = [
+        Paragraph(
+            text="Taken from the database as it is; check every sentence, and add what it cannot know: how the file came "
+            "about, who labelled it, who approved the study."
+        )
+    ]
+    if material.is_simulated:
+        blocks.append(Aside(tone=Tone.ALARM, text="A simulation is no study: do not publish these paragraphs."))
+    blocks += [Heading(text="Methods"), Quotation(text=" ".join(methods_sentences(material)))]
+    results = list(results_sentences(material))
+    if results:
+        blocks += [Heading(text="Results"), Quotation(text=" ".join(results))]
+    return Section(slug="methods", title="Paragraphs for a paper", blocks=tuple(blocks))
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+
+def methods_sentences(material: ReportMaterial) -> Iterator[str]:
+    """What was done, in the order in which it was done."""
+    yield from _data_sentences(material)
+    yield from _model_sentences(material)
+    yield from _work_sentences(material)
+    yield from _statistics_sentences(material)
+
+
+def _data_sentences(material: ReportMaterial) -> Iterator[str]:
+    flow, checksum = material.evaluation.flow, material.experiment.cohort.data_checksum
+    name = clean(PurePath(material.source.path).name) if material.source is not None else "a file"
+    digest = f" (SHA-256 {checksum[:12]}…)" if len(checksum) == 64 else ""
+    yield (
+        f"The data were {plural(flow.n_eligible, 'narrative')} of {plural(flow.n_incidents, 'incident')} from "
+        f"{name}{digest}."
+    )
+    n_placeholders = flow.skipped.get("placeholder", 0)
+    if n_placeholders:
+        yield (
+            f"{plural(n_placeholders, 'text')} that only say that there is no report were recognised by fixed rules and "
+            "not sent to the model."
+        )
+    if flow.n_copied:
+        yield f"Identical texts were asked once; {plural(flow.n_copied, 'narrative')} got the answer of another one."
+
+
+def _model_sentences(material: ReportMaterial) -> Iterator[str]:
+    model = clean(material.column("model_name") or "a language model")
+    provider = clean(material.column("model_provider") or "an unknown provider")
+    told = [wording.format(value) for key, wording in _SETTINGS.items() if (value := _setting(material, key))]
+    with_settings = f" with {', '.join(told)}" if told else ""
+    if material.is_simulated:
+        yield "Answers came from a simulated endpoint that applies a keyword rule, not from a language model."
+    else:
+        yield (
+            f"Each narrative was classified by itself by the large language model {model} (provider {provider}), "
+            f"called through an OpenAI-compatible chat completion interface{with_settings}."
+        )
+        names = {use.serving.model for use in material.servings if use.serving.model}
+        fingerprints = {use.serving.system_fingerprint for use in material.servings if use.serving.system_fingerprint}
+        if names:
+            printed = f", fingerprint {', '.join(sorted(map(clean, fingerprints)))}" if fingerprints else ""
+            yield f"The endpoint named itself {', '.join(sorted(map(clean, names)))}{printed}."
+    prompts = [text for text in (material.system_prompt, material.user_template) if text]
+    if prompts:
+        hashes = ", ".join(f"{text_sha256(text)[:12]}…" for text in prompts)
+        yield f"The prompts (SHA-256 {hashes}) were the same for all narratives and are given in full in the supplement."
+    yield (
+        "An answer had to state whether intimate partner violence is detected, with a confidence from 0 to 1, "
+        "indicators and a rationale; answers that could not be read so count as errors, not as no."
+    )
+
+
+def _setting(material: ReportMaterial, key: str) -> str | None:
+    value = material.settings.get(key)
+    if value is None and key == "model.temperature":
+        value = material.column("temperature")
+    return None if value in (None, _NOT_SET) else clean(value)
+
+
+def _work_sentences(material: ReportMaterial) -> Iterator[str]:
+    versions = dict.fromkeys(run.narrun_version for run in material.runs if run.narrun_version)
+    program = f"narrun_async {', '.join(map(clean, versions))}" if versions else "narrun_async"
+    if material.runs:
+        first, last = material.runs[0].started_at[:10], (material.runs[-1].ended_at or "")[:10]
+        when = f"on {first}" if last in (first, "") else f"between {first} and {last}"
+        yield f"The calls were made by {program} {when} (UTC), in {plural(len(material.runs), 'run')}."
+    course = material.analysis.course
+    if course is not None:
+        failed = f", {course.n_failed:,} of which failed" if course.n_failed else ""
+        yield (
+            f"It took {plural(course.n_calls, 'call')}{failed}; calls that failed for technical reasons were repeated."
+        )
+    canaries = material.canaries
+    if canaries.n_answered:
+        yield (
+            f"To check that answers stay the same, {plural(canaries.n_answered, 'narrative')} were asked again in "
+            f"mid-work; {canaries.n_flipped:,} of the answers differed."
+        )
+
+
+def _statistics_sentences(material: ReportMaterial) -> Iterator[str]:
+    evaluation, narratives = material.evaluation, material.level(Level.NARRATIVES)
+    incidents = material.level(Level.INCIDENTS)
+    if narratives is None or incidents is None:
+        return
+    yield "An incident counts as detected if any of its answered narratives is."
+    yield (
+        "Shares are given with 95 % score intervals (Wilson), for narratives with the effective number of units that "
+        "allows for two narratives of one incident being alike (Rao and Scott)."
+    )
+    if material.hides(Withheld.LABELS) or not narratives.counts.n_evaluated:
+        return
+    yield (
+        f"Answers were compared with {clean(evaluation.labels)} for "
+        f"{plural(narratives.counts.n_evaluated, 'narrative')} of {plural(narratives.counts.n_clusters, 'incident')}."
+    )
+    if evaluation.n_resamples:
+        yield (
+            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and accelerated "
+            f"bootstrap of incidents ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+        )
+    corrected = incidents.prevalence.corrected
+    if corrected.value is not None and incidents.prevalence.validity is not None:
+        interval = best_interval(corrected)
+        which = (
+            f", with {method_name(interval)}" if interval is not None and interval.method is not Method.WILSON else ""
+        )
+        yield (
+            "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
+            f"from {clean(incidents.prevalence.validity.source)}{which}."
+        )
+    if material.analysis.suppress_below is not None:
+        yield f"Counts of fewer than {material.analysis.suppress_below} people are not shown."
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def results_sentences(material: ReportMaterial) -> Iterator[str]:
+    """What came out; nothing where it may not be shown."""
+    flow = material.evaluation.flow
+    incidents, narratives = material.level(Level.INCIDENTS), material.level(Level.NARRATIVES)
+    if incidents is None or narratives is None or not flow.n_answered:
+        return
+    n_errors = sum(flow.errors.values())
+    failed = f"; {n_errors:,} got no usable answer" if n_errors else ""
+    yield (
+        f"Of {plural(flow.n_eligible, 'eligible narrative')}, {flow.n_answered:,} "
+        f"({percent_of(flow.n_answered / flow.n_eligible)}) were answered{failed}."
+    )
+    yield (
+        f"Intimate partner violence was detected in {_counted(incidents.prevalence.apparent)} incidents and in "
+        f"{_counted(narratives.prevalence.apparent)} narratives."
+    )
+    if material.hides(Withheld.LABELS):
+        return
+    yield from _accuracy_sentences(narratives)
+    corrected = incidents.prevalence.corrected
+    if corrected.value is not None and incidents.prevalence.validity is not None:
+        zero = ", which includes zero" if incidents.prevalence.includes_zero else ""
+        yield f"Corrected for the answers' errors, the share of incidents is {share_words(corrected)}{zero}."
+
+
+def _counted(measure: Measure) -> str:
+    return f"{parts(measure)} ({share_words(measure)})" if measure.value is not None else "no"
+
+
+def _accuracy_sentences(level: LevelReport) -> Iterator[str]:
+    performance, agreement = level.performance, level.agreement
+    named = {
+        "sensitivity": performance.sensitivity,
+        "specificity": performance.specificity,
+        "PPV": performance.ppv,
+        "NPV": performance.npv,
+    }
+    told = [f"{name} {_told(measure)}" for name, measure in named.items() if measure.value is not None]
+    if not told:
+        return
+    yield f"Per narrative, against the labels: {'; '.join(told)}."
+    more = {"F1": performance.f1, "Cohen's kappa": agreement.kappa, "raw agreement": agreement.observed}
+    told = [f"{name} {_value(measure)}" for name, measure in more.items() if measure.value is not None]
+    if told:
+        yield f"{'; '.join(told)}."
+
+
+def _told(measure: Measure) -> str:
+    return f"{_value(measure)}, {parts(measure)}"
+
+
+def _value(measure: Measure) -> str:
+    interval = best_interval(measure)
+    if interval is None:
+        return f"{measure.value:.3f}"
+    return f"{measure.value:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"
