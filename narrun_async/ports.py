@@ -187,7 +187,10 @@ class ResultStore(Protocol):
         """Result rows in cohort order, as column → value."""
 
     def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
-        """Every narrative of the cohort in its order, with its result where there is one."""
+        """Every narrative of the cohort in its order, with its result where there is one.
+
+        Of an experiment whose cohort nobody recorded, the narratives that have a result.
+        """
 
 
 class VerificationStore(Protocol):

@@ -84,6 +84,8 @@ async def evaluate_experiment(database: Path, request: EvaluationRequest) -> Eva
             remarks = _differences(experiment, other)
         elif request.sensitivity is not None and request.specificity is not None:
             find_validity = _given_validity(request.sensitivity, request.specificity, request.measured_on_incidents)
+    if not experiment.cohort.last_narrative_id:
+        remarks = [*remarks, "the predecessor recorded no cohort: only narratives that have a row are counted"]
     return evaluate(
         rows,
         Subject(experiment_id=experiment.experiment_id, name=experiment.name, is_simulated=is_simulated(experiment)),

@@ -18,6 +18,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from narrun_async.analysis import tables
 from narrun_async.analysis.cohort import CohortTable, Label, LabelSet, manual_flags
 from narrun_async.analysis.comparison import MOST_FOR_ALL_PAIRS, compare, pairs_of
 from narrun_async.analysis.comparison_tree import ComparisonReport, Contender
@@ -228,6 +229,23 @@ def test_luck_tells_about_the_lead_that_the_best_of_equal_configurations_really_
         leads.append(luck.observed_lead)
         foretold.append(luck.expected_lead)
     assert np.mean(foretold) == pytest.approx(np.mean(leads), rel=0.1)
+
+
+def test_of_two_configurations_the_spread_is_that_of_their_difference_by_the_root_of_two(
+    rows: Sequence[CohortRow],
+) -> None:
+    label = np.array([row.manual_flag_ind for row in rows]) == 1
+    cells = [
+        sum_by_cluster(
+            cells_of(np.array([row.detected == 1 for row in one]), label), np.ones(len(rows)), np.arange(len(rows))
+        )
+        for one in (rows, answered_again(rows, 0.1, seed=5))
+    ]
+    drawn = resample(np.hstack(cells), FEW, label="x")
+    luck = assess_luck(drawn, 2, 2)
+    difference = tables.f1(drawn.drawn[:, :4]) - tables.f1(drawn.drawn[:, 4:])
+    assert luck is not None
+    assert luck.spread == pytest.approx(difference.std() / math.sqrt(2), abs=1e-9)
 
 
 def test_more_configurations_owe_more_to_luck(rows: Sequence[CohortRow]) -> None:

@@ -140,10 +140,13 @@ def test_the_flow_adds_up_to_the_cohort() -> None:
 
 
 def test_a_skipped_narrative_is_no_answer_even_where_a_verdict_stands_in_its_row() -> None:
-    rows = [make_row("1", detected=0, skipped="placeholder", label=0, case_label=0)]
+    rows = [
+        make_row("1", "cme", detected=1, skipped="placeholder", label=0, case_label=0),
+        make_row("1", "le", detected=0, label=0, case_label=0),
+    ]
     report = evaluated(rows)
-    assert report.flow.n_answered == 0
-    assert cells(level(report, Level.NARRATIVES)) == cells(level(report, Level.INCIDENTS)) == (0, 0, 0, 0)
+    assert report.flow.n_answered == 1
+    assert cells(level(report, Level.NARRATIVES)) == cells(level(report, Level.INCIDENTS)) == (0, 0, 0, 1)
 
 
 def test_agreement_of_both_narratives_is_counted_over_incidents_that_have_both_answers() -> None:

@@ -349,6 +349,9 @@ class MemoryStore:
 
     async def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
         await self._pause()
+        if not experiment.cohort.last_narrative_id:
+            for row in sorted(await self._rows(experiment.experiment_id), key=lambda row: row["row_num"]):
+                yield _cohort_row(row, row)
         for narrative_id in self._tables["sources"].get(experiment.cohort.data_checksum, ()):
             if narrative_id <= experiment.cohort.last_narrative_id:
                 narrative = self._tables["source_narratives"][narrative_id]

@@ -178,8 +178,10 @@ class ResultsPart(Database):
             "data_checksum": experiment.cohort.data_checksum,
             "last_narrative_id": experiment.cohort.last_narrative_id,
         }
+        is_recorded = experiment.cohort.last_narrative_id > 0
+        statement = statements.ITER_COHORT if is_recorded else statements.ITER_ROWS_AS_COHORT
         with wrap_sqlite_errors(self.path):
-            async with self._reader.execute(statements.ITER_COHORT.format(**columns), parameters) as cursor:
+            async with self._reader.execute(statement.format(**columns), parameters) as cursor:
                 while chunk := await cursor.fetchmany(COHORT_CHUNK_ROWS):
                     for row in chunk:
                         yield _cohort_row(row)
