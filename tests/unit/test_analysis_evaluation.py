@@ -218,6 +218,25 @@ def test_a_narrative_of_weight_three_counts_like_three_of_them() -> None:
     assert sensitivity.low < expected.performance.sensitivity.interval.low
 
 
+def test_a_sample_whose_units_stand_for_many_is_no_surer_for_it() -> None:
+    rows = rows_of_table(20, 6, 5, 69)
+    alone = manual_flags(rows)
+    for_many = {key: replace(label, weight=87.0) for key, label in alone.narratives.items()}
+    labels = LabelSet(name="reviewed", narratives=for_many, incidents={})
+    bootstrap = Bootstrap(n_resamples=2000, seed=1)
+    found = level(evaluated(rows, bootstrap, labels=labels), Level.NARRATIVES)
+    expected = level(evaluated(rows, bootstrap), Level.NARRATIVES)
+    assert found.performance.sensitivity.interval == expected.performance.sensitivity.interval
+    for one, other in (
+        (found.agreement.kappa, expected.agreement.kappa),
+        (found.agreement.ac1, expected.agreement.ac1),
+    ):
+        assert one.value == pytest.approx(other.value, abs=1e-9)
+        assert one.interval is not None and other.interval is not None
+        assert one.interval.high - one.interval.low == pytest.approx(other.interval.high - other.interval.low, rel=0.25)
+    assert found.agreement.p_mcnemar is None
+
+
 # --- prevalence ------------------------------------------------------------------------------------------------------
 
 
@@ -322,7 +341,7 @@ MEASURES: dict[str, tables.Statistic] = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(COHORT)
 def test_whatever_the_cohort_every_value_lies_in_its_interval_and_every_count_adds_up(rows: list[CohortRow]) -> None:
     report = evaluated(rows, Bootstrap(n_resamples=50, seed=1))
