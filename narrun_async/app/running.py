@@ -10,6 +10,7 @@ from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
+from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
     RunPlan,
@@ -166,7 +167,19 @@ async def _finish(
         await export_files(store, plan.experiment, request.export_root, tell)
     for line in summary_lines(result.summary, simulated=endpoint.is_simulated):
         say(line)
+    if result.verdict.status is ExperimentStatus.COMPLETED:
+        await _say_intervals(store, plan.experiment, tell, say)
     say(f"status     {result.verdict.status.value}: {result.verdict.why}")
+
+
+async def _say_intervals(store: SqliteStore, experiment: Experiment, tell: Tell, say: Tell) -> None:
+    try:
+        lines = await lines_at_the_end(store, experiment)
+    except Exception as error:  # the run is complete; nothing that keeps its measures from being told may change that
+        tell(f"NOTE: the intervals could not be computed ({type(error).__name__}); see `narrun metrics`")
+        return
+    for line in lines:
+        say(line)
 
 
 async def export_files(store: SqliteStore, experiment: Experiment, directory: Path, tell: Tell) -> None:

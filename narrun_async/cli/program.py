@@ -10,7 +10,20 @@ from contextlib import suppress
 import typer
 
 from narrun_async import __version__
-from narrun_async.cli import browse, data, estimate, examine, experiments, privacy, review, run, simulate, steer, sweep
+from narrun_async.cli import (
+    browse,
+    data,
+    estimate,
+    evaluate,
+    examine,
+    experiments,
+    privacy,
+    review,
+    run,
+    simulate,
+    steer,
+    sweep,
+)
 from narrun_async.cli.environment import refuse_unknown
 from narrun_async.cli.streams import open_missing_streams
 from narrun_async.errors import ExitCode, NarrunError
@@ -46,6 +59,7 @@ experiments.register(app)
 browse.register(app)
 data.register(app)
 estimate.register(app)
+evaluate.register(app)
 examine.register(app)
 privacy.register(app)
 review.register(app)

@@ -23,6 +23,7 @@ from narrun_async.models.calls import (
 from narrun_async.models.experiments import (
     CanaryCounts,
     Cohort,
+    CohortRow,
     Experiment,
     ExperimentStatus,
     NewExperiment,
@@ -61,6 +62,7 @@ __all__ = [
     "Attempt",
     "CanaryCounts",
     "Cohort",
+    "CohortRow",
     "DataSource",
     "Detection",
     "Envelope",
