@@ -17,6 +17,7 @@ from narrun_async.caller.outcomes import (
     exhausted,
     failed_attempt,
     internal_failure,
+    refused,
     source_changed,
 )
 from narrun_async.clock import utc_now
@@ -117,7 +118,7 @@ class Caller:
         if isinstance(judged, CallFailure):
             if judged.failure_class is FailureClass.FATAL:
                 raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")
-            if judged.failure_class not in _DECIDING:
+            if judged.failure_class not in _DECIDING or judged.is_unexplained:
                 raise AttemptFailed(
                     judged, started_at=started_at, started=started, duration_s=duration_s, in_flight=in_flight
                 )
@@ -157,7 +158,7 @@ class Caller:
                 return await self._retry_in_pass(flight, pending)
             except AttemptFailed as last:
                 self._release_suspect(flight)
-                if not flight.is_last_pass:
+                if not flight.is_last_pass and not last.failure.is_unexplained:
                     return None
                 if await self._limits.breaker.confirm() is None:
                     return self._given_up(flight, last.failure)
@@ -268,7 +269,7 @@ class Caller:
     def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
         if self._crashed_too_often(flight):
             return endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
-        return exhausted(flight.item, last)
+        return refused(flight.item, last) if last.is_unexplained else exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:
         if flight.is_suspect:
@@ -309,11 +310,14 @@ async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) 
 
 
 def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s: float) -> Probe:
-    """The health check: a fixed completion of one token, never a narrative."""
+    """The health check: a fixed completion of one token, never a narrative.
+
+    It must be answered by a completion: LM Studio says 200 to a path that it does not know, and so do login pages.
+    """
     body = template.probe_body()
 
     async def probe() -> CallFailure | None:
-        reply = await _reply_within(provider, body, min(deadline_s, PROBE_DEADLINE_S))
-        return reply if isinstance(reply, CallFailure) else None
+        judged = await call_within(provider, body, min(deadline_s, PROBE_DEADLINE_S))
+        return judged if isinstance(judged, CallFailure) else None
 
     return probe

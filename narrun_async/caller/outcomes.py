@@ -67,6 +67,11 @@ def exhausted(item: WorkItem, last: CallFailure) -> Outcome:
     )
 
 
+def refused(item: WorkItem, last: CallFailure) -> Outcome:
+    """The row of a narrative that was refused without a reason, again and again, by an endpoint that is well."""
+    return Outcome(item=item, verdict=Failure(category=last.category, message=last.message), attempt=None)
+
+
 def endpoint_crash(item: WorkItem, *, n_crashes: int) -> Outcome:
     message = f"took the endpoint down {n_crashes} times while no other call was in flight"
     return Outcome(item=item, verdict=Failure(category=ErrorCategory.ENDPOINT_CRASH, message=message), attempt=None)
