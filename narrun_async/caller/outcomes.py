@@ -49,6 +49,8 @@ def decided(
 
 
 def failed_attempt(item: WorkItem, failed: AttemptFailed, *, charged: bool) -> Attempt:
+    if failed.second_try is not None and failed.second_try.first.attempt is not None:
+        return failed.second_try.first.attempt
     return Attempt(
         narrative_id=item.narrative_id,
         started_at=failed.started_at,
