@@ -8,11 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from narrun_async.caller.flights import SecondTry
-from narrun_async.models import Detection, ErrorCategory, Outcome, Usage
+from narrun_async.models import SECOND_TRY, Detection, ErrorCategory, Outcome, Usage
 from narrun_async.prompting import Change, RequestTemplate
-
-#: suffix of `parse_method`
-SECOND_TRY = "+second_try"
 
 # A refusal and a content filter are answers: to ask again until there is another one would be to argue with them.
 _WORTH_A_REMINDER = frozenset(

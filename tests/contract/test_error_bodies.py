@@ -126,6 +126,7 @@ async def answering(case: Case) -> AsyncIterator[OpenAICompatibleProvider]:
             await provider.aclose()
 
 
+@pytest.mark.fault("N17")
 @pytest.mark.parametrize(("server", "case"), CASES)
 async def test_the_same_is_understood_over_a_socket(server: str, case: Case) -> None:
     async with answering(case) as provider:

@@ -15,6 +15,7 @@ from raw_server import reply
 
 from narrun_async.errors import ExitCode
 
+pytestmark = pytest.mark.fault("N18")
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
 
 CRASHED = reply(json.dumps({"error": "The model has crashed. (Exit code: null)"}).encode(), status="400 Bad Request")

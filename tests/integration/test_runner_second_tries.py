@@ -26,6 +26,7 @@ from narrun_async.retrying import CallError, CallProblem, RetryPolicy
 from narrun_async.simulation.behaviour import Behaviour
 from narrun_async.simulation.faults import fault_for, text_digest
 
+pytestmark = pytest.mark.fault("A34")
 OpenRig = Callable[..., AbstractAsyncContextManager[Any]]
 
 FIELDS = RequestFields(
