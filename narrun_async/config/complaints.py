@@ -59,7 +59,7 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
     path = tuple(str(part) for part in detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return _EXPLAINED_KEYS.get(".".join(path)) or f"unknown key {_dotted(path)}{_suggestion(path, keys)}"
+        return _EXPLAINED_KEYS.get(".".join(path)) or f"unknown key {dotted(path)}{_suggestion(path, keys)}"
     # pydantic's mark for the key of a mapping; an unknown key may itself be called so
     path = tuple(part for part in path if part != "[key]")
     context = detail.get("ctx", {})
@@ -67,13 +67,13 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
         problem = str(context["error"])
         if not path:
             return problem
-        return f"{_dotted(path)}{': ' if problem.startswith('`') else ' '}{problem}"
+        return f"{dotted(path)}{': ' if problem.startswith('`') else ' '}{problem}"
     if kind == "missing" and len(path) == 1:
-        return f"section {_dotted(path)} is missing"
+        return f"section {dotted(path)} is missing"
     if kind == "literal_error":
-        return f"{_dotted(path)} must be {context['expected']}".replace("'", "`")
+        return f"{dotted(path)} must be {context['expected']}".replace("'", "`")
     limits = [f"{words} {context[name]:,}".removesuffix(".0") for name, words in _LIMITS.items() if name in context]
-    return f"{_dotted(path)} {'must be ' + limits[0] if limits else _PHRASES.get(kind, 'is not valid here')}"
+    return f"{dotted(path)} {'must be ' + limits[0] if limits else _PHRASES.get(kind, 'is not valid here')}"
 
 
 def _suggestion(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
@@ -82,12 +82,13 @@ def _suggestion(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> st
         section = path[0] if len(path) == 2 else ""
         near = get_close_matches(unknown, sorted(keys.get(section, ())), n=1)
         if near:
-            return f" (did you mean {_dotted((*path[:-1], near[0]))}?)"
+            return f" (did you mean {dotted((*path[:-1], near[0]))}?)"
     elsewhere = [section for section, names in keys.items() if section and unknown in names]
-    return f" (did you mean {_dotted((elsewhere[0], unknown))}?)" if elsewhere else ""
+    return f" (did you mean {dotted((elsewhere[0], unknown))}?)" if elsewhere else ""
 
 
-def _dotted(path: tuple[str, ...]) -> str:
+def dotted(path: tuple[str, ...]) -> str:
+    """A key as people are shown it, whatever the file called it."""
     parts = [part if len(part) <= MAX_KEY_CHARS else f"{part[:MAX_KEY_CHARS]}…" for part in path]
     # a key can be any text in YAML; a line break or escape code in it must not reach a terminal
     return "`" + "".join(c if c.isprintable() else "�" for c in ".".join(parts)) + "`"
