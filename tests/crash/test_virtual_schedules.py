@@ -316,7 +316,7 @@ def fall_asleep(world: World, limits_before: list[int], recovered: list[bool]) -
     def watch(loop: VirtualLoop) -> Watch:
         async def falling_asleep(progress: Any, control: Any) -> None:
             await asyncio.sleep(40)
-            limits = world.life.runner._limits  # type: ignore[union-attr]
+            limits = world.life.runner.limits  # type: ignore[union-attr]
             limits_before[0] = limits.auto.limit
             loop.jump(600)
             await asyncio.sleep(0.001)
