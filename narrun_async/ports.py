@@ -227,6 +227,9 @@ class ResultStore(Protocol):
     async def count_detected(self, experiment_id: ExperimentId) -> tuple[int, int]:
         """Rows detected and not detected, labelled or not."""
 
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        """Successes whose answer came when it was asked for once more."""
+
     async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
         """Error rows by category, most frequent first."""
 

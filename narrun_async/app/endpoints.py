@@ -101,4 +101,5 @@ def call_spec(config: ExperimentConfig) -> CallSpec:
         template=RequestTemplate.build(fields),
         retry=RetryPolicy(attempts=config.operational.max_attempts),
         attempt_deadline_s=config.operational.attempt_deadline_s,
+        second_try=model.second_try,
     )

@@ -49,6 +49,8 @@ def decided(
 
 
 def failed_attempt(item: WorkItem, failed: AttemptFailed, *, charged: bool) -> Attempt:
+    if failed.second_try is not None and failed.second_try.first.attempt is not None:
+        return failed.second_try.first.attempt
     return Attempt(
         narrative_id=item.narrative_id,
         started_at=failed.started_at,
@@ -65,6 +67,11 @@ def exhausted(item: WorkItem, last: CallFailure) -> Outcome:
     return Outcome(
         item=item, verdict=Failure(category=ErrorCategory.TRANSIENT_EXHAUSTED, message=message), attempt=None
     )
+
+
+def refused(item: WorkItem, last: CallFailure) -> Outcome:
+    """The row of a narrative that was refused without a reason, again and again, by an endpoint that is well."""
+    return Outcome(item=item, verdict=Failure(category=last.category, message=last.message), attempt=None)
 
 
 def endpoint_crash(item: WorkItem, *, n_crashes: int) -> Outcome:

@@ -41,6 +41,15 @@ def simulate(
         list[str] | None,
         typer.Option("--always", help="TEXT=FAULT: texts that contain TEXT always meet it.", show_default=False),
     ] = None,
+    mend_rate: Annotated[
+        float, typer.Option("--mend-rate", min=0, max=1, help="Share of malformed answers that a second try mends.")
+    ] = 0.0,
+    enough_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--enough-tokens", min=1, help="Truncated answers come whole from this limit on.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides answers, faults and latencies.")] = 0,
     known_model: Annotated[
         list[str] | None,
@@ -83,6 +92,8 @@ def simulate(
             "thrash_slowdown": thrash_slowdown,
             "requests_per_s": rate,
             "refused_calls_count": refused_calls_count,
+            "mend_rate": mend_rate,
+            "enough_tokens": enough_tokens,
             "known_models": tuple(known_model or ()),
             "auth_key": require_key,
             "unsupported_parameters": tuple(refuse_parameter or ()),

@@ -6,6 +6,7 @@ Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 
 from narrun_async.models.calls import (
     NO_USAGE,
+    SECOND_TRY,
     Attempt,
     Detection,
     Envelope,
@@ -59,6 +60,7 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "SECOND_TRY",
     "Attempt",
     "CanaryCounts",
     "Cohort",

@@ -73,6 +73,9 @@ class Usage:
 
 NO_USAGE = Usage()
 
+#: the end of `parse_method` where the answer came when it was asked for once more; stored, never renamed
+SECOND_TRY = "+second_try"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
@@ -126,7 +129,7 @@ class Detection:
     indicators: tuple[str, ...] = field(repr=False, default=())
     rationale: str | None = field(repr=False, default=None)
     reasoning_steps: str | None = field(repr=False, default=None)
-    #: which parsing tier produced it
+    #: where the answer stood and which parsing tier took it
     parse_method: str
 
 

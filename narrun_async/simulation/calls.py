@@ -93,7 +93,14 @@ class Calls:
         else:
             self._n_calls += 1
             attempt = self._attempts[digest] = self._attempts.get(digest, 0) + 1
-            fault = fault_for(self._behaviour, text=chat.text, digest=digest, attempt=attempt)
+            fault = fault_for(
+                self._behaviour,
+                text=chat.text,
+                digest=digest,
+                attempt=attempt,
+                is_reminded=chat.is_reminded,
+                token_limit=chat.token_limit,
+            )
         self._in_flight += 1
         self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
         call_id = f"chatcmpl-{digest[:8].hex()}-{attempt}"

@@ -669,11 +669,25 @@ class TestWriting:
         assert await store.count_confusion(half_done.experiment_id) == ConfusionCounts(tp=0, fp=3, fn=0, tn=0)
         assert await store.count_detected(half_done.experiment_id) == (3, 0)
 
+    async def test_answers_that_came_on_a_second_try_are_counted(
+        self, store: Store, experiment: Experiment, run_id: RunId
+    ) -> None:
+        methods = ["json", "json+second_try", "fence+coerced+second_try", "second_try:json"]
+        outcomes = [
+            replace(outcome, verdict=replace(outcome.verdict, parse_method=method))
+            for outcome, method in zip(
+                map(outcome_of, await load_all(store, experiment, Selection.MISSING)), methods, strict=False
+            )
+        ]
+        await write(store, experiment, run_id, outcomes)
+        assert await store.count_second_tries(experiment.experiment_id) == 2
+
     async def test_an_experiment_without_rows_counts_zero(self, store: Store, experiment: Experiment) -> None:
         experiment_id = experiment.experiment_id
         assert await store.count_results(experiment) == ResultCounts(n_total=12, n_success=0, n_errors=0)
         assert await store.count_errors(experiment_id) == {}
         assert await store.count_detected(experiment_id) == (0, 0)
+        assert await store.count_second_tries(experiment_id) == 0
         assert await store.sum_tokens(experiment_id) == (0, 0)
 
     async def test_a_row_of_an_unknown_experiment_is_refused_whole(

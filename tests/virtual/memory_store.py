@@ -20,6 +20,7 @@ from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import StorageError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
+    SECOND_TRY,
     Attempt,
     CanaryCounts,
     Cohort,
@@ -317,6 +318,9 @@ class MemoryStore:
     async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
         found = Counter(row["error_category"] for row in await self._rows(experiment_id) if row["error_occurred"])
         return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        return sum((row["parse_method"] or "").endswith(SECOND_TRY) for row in await self._rows(experiment_id))
 
     async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
         await self._pause()

@@ -13,8 +13,8 @@ from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId,
 
 #: the four `is_…` columns where there is nothing to compare: unlabelled, or an error
 _UNJUDGED = (None, None, None, None)
-#: verdicts over several calls, each of which stands in the ledger
-_GAVE_UP = frozenset({ErrorCategory.TRANSIENT_EXHAUSTED, ErrorCategory.ENDPOINT_CRASH})
+#: verdicts before any call
+_WITHOUT_A_CALL = frozenset({ErrorCategory.SOURCE_CHANGED, ErrorCategory.INTERNAL})
 
 
 def attempt_row(experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) -> tuple[object, ...]:
@@ -128,6 +128,8 @@ def _judged(outcome: Outcome) -> tuple[int | None, ...]:
 
 
 def _last_attempt_at(outcome: Outcome, ended_at: datetime) -> str | None:
-    """None where no call was made. Giving up follows the last of several calls, which are in the ledger."""
-    is_giving_up = isinstance(outcome.verdict, Failure) and outcome.verdict.category in _GAVE_UP
-    return utc_text(ended_at) if outcome.attempt is not None or is_giving_up else None
+    """None where no call was made. Where none decided, the verdict follows the last of several in the ledger."""
+    was_called = outcome.attempt is not None or not (
+        isinstance(outcome.verdict, Failure) and outcome.verdict.category in _WITHOUT_A_CALL
+    )
+    return utc_text(ended_at) if was_called else None

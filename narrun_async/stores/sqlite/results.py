@@ -145,6 +145,10 @@ class ResultsPart(Database):
         row = await self.fetch_exactly_one(statements.COUNT_DETECTED, {"experiment_id": experiment_id})
         return row["n_detected"], row["n_not_detected"]
 
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        row = await self.fetch_exactly_one(statements.COUNT_SECOND_TRIES, {"experiment_id": experiment_id})
+        return int(row[0])
+
     async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
         rows = await self.fetch_all(statements.COUNT_ERRORS, {"experiment_id": experiment_id})
         return {row["category"]: row["n"] for row in rows}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from narrun_async.models import SECOND_TRY
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 _SOURCE_COLUMNS = """
@@ -325,6 +327,10 @@ FROM narrative_results WHERE experiment_id = :experiment_id AND error_occurred =
 COUNT_DETECTED = """
 SELECT COALESCE(SUM(detected = 1), 0) AS n_detected, COALESCE(SUM(detected = 0), 0) AS n_not_detected
 FROM narrative_results WHERE experiment_id = :experiment_id
+"""
+
+COUNT_SECOND_TRIES = f"""
+SELECT COUNT(*) FROM narrative_results WHERE experiment_id = :experiment_id AND parse_method LIKE '%{SECOND_TRY}'
 """
 
 COUNT_ERRORS = """
