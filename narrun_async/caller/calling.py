@@ -18,6 +18,7 @@ from narrun_async.caller.outcomes import (
     failed_attempt,
     internal_failure,
     source_changed,
+    unpack,
 )
 from narrun_async.clock import utc_now
 from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
@@ -25,12 +26,10 @@ from narrun_async.limits import EndpointLimits, Probe
 from narrun_async.models import (
     Attempt,
     Envelope,
-    Failure,
     Outcome,
     RawReply,
     text_sha256,
 )
-from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
 from narrun_async.prompting import RequestTemplate
@@ -38,7 +37,6 @@ from narrun_async.retrying import (
     CallError,
     CallFailure,
     FailureClass,
-    judge_answer,
     judge_call_error,
     judge_reply,
     timeout_failure,
@@ -288,12 +286,7 @@ async def call_within(
 ) -> tuple[RawReply, Envelope] | CallFailure:
     """One call, whose answer must be a chat completion."""
     reply = await _reply_within(provider, body, deadline_s)
-    if isinstance(reply, CallFailure):
-        return reply
-    envelope = parse_envelope(reply.body)
-    if isinstance(envelope, Failure):
-        return judge_answer(envelope)
-    return reply, envelope
+    return reply if isinstance(reply, CallFailure) else unpack(reply)
 
 
 async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) -> RawReply | CallFailure:

@@ -4,6 +4,15 @@ Texts, prompts and answers are `repr=False`: a value that lands in a log or a tr
 Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 """
 
+from narrun_async.models.batches import (
+    Batch,
+    BatchItem,
+    BatchLine,
+    BatchState,
+    NewBatch,
+    RemoteBatch,
+    RemoteFile,
+)
 from narrun_async.models.calls import (
     NO_USAGE,
     Attempt,
@@ -35,7 +44,7 @@ from narrun_async.models.experiments import (
     RunStart,
     Selection,
 )
-from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
 from narrun_async.models.verification import InvariantFinding
@@ -43,6 +52,11 @@ from narrun_async.models.verification import InvariantFinding
 __all__ = [
     "NO_USAGE",
     "Attempt",
+    "Batch",
+    "BatchId",
+    "BatchItem",
+    "BatchLine",
+    "BatchState",
     "CanaryCounts",
     "Cohort",
     "DataSource",
@@ -59,12 +73,15 @@ __all__ = [
     "LeftAlone",
     "NarrativeId",
     "NarrativeType",
+    "NewBatch",
     "NewExperiment",
     "Outcome",
     "PageCursor",
     "Prices",
     "ProgressMark",
     "RawReply",
+    "RemoteBatch",
+    "RemoteFile",
     "RemovedFile",
     "ResultCounts",
     "RunEnd",

@@ -208,6 +208,44 @@ SCRUBS = {
     "n_calls": "INTEGER NOT NULL",
 }
 
+# One row a file of requests that was, or is to be, handed to a provider. Times are UTC, ISO 8601.
+BATCHES = {
+    "batch_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "number": "INTEGER NOT NULL",
+    "selection": "TEXT NOT NULL",
+    "state": "TEXT NOT NULL",
+    "input_path": "TEXT NOT NULL",
+    "input_sha256": "TEXT NOT NULL",
+    "endpoint": "TEXT NOT NULL",
+    "n_requests": "INTEGER NOT NULL",
+    "n_bytes": "INTEGER NOT NULL",
+    "token": "TEXT NOT NULL",
+    "n_resubmissions": "INTEGER NOT NULL DEFAULT 0",
+    "exported_at": "TEXT NOT NULL",
+    "intended_at": "TEXT",
+    "api_url": "TEXT",
+    "remote_file_id": "TEXT",
+    "remote_batch_id": "TEXT",
+    "remote_status": "TEXT",
+    "remote_complaint": "TEXT",
+    "output_file_id": "TEXT",
+    "error_file_id": "TEXT",
+    "n_completed": "INTEGER",
+    "n_failed": "INTEGER",
+    "polled_at": "TEXT",
+    "closed_at": "TEXT",
+    "closed_why": "TEXT",
+}
+
+# Which narratives are in a batch, and what they were then: rank, and whether an error row is to be replaced.
+BATCH_ITEMS = {
+    "batch_id": "INTEGER NOT NULL REFERENCES batches(batch_id)",
+    "narrative_id": "INTEGER NOT NULL",
+    "row_num": "INTEGER NOT NULL",
+    "replaces_error": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -217,7 +255,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs"})
+OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "batches", "batch_items"})
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -304,8 +342,22 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
     )
 
 
+async def _add_batches(connection: aiosqlite.Connection, path: Path) -> None:
+    body = ", ".join(f"{name} {declaration}" for name, declaration in BATCHES.items())
+    await connection.execute(f"CREATE TABLE IF NOT EXISTS batches ({body}, UNIQUE (experiment_id, number))")
+    body = ", ".join(f"{name} {declaration}" for name, declaration in BATCH_ITEMS.items())
+    await connection.execute(
+        f"CREATE TABLE IF NOT EXISTS batch_items ({body}, PRIMARY KEY (batch_id, narrative_id)) WITHOUT ROWID"
+    )
+    if "batch_id" not in await _column_names(connection, "attempts"):
+        await connection.execute("ALTER TABLE attempts ADD COLUMN batch_id INTEGER REFERENCES batches(batch_id)")
+    await connection.execute(
+        "CREATE INDEX IF NOT EXISTS attempts_batch ON attempts(batch_id, narrative_id) WHERE batch_id IS NOT NULL"
+    )
+
+
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs, _add_batches)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
