@@ -267,7 +267,9 @@ class BatchStore(Protocol):
         """Narratives between two, the latter included, that are in an open batch of the experiment."""
 
     async def load_members(self, batch_id: BatchId) -> Mapping[NarrativeId, bool]:
-        """Every narrative of a batch, and whether the ledger has a call of this batch for it."""
+        """Every narrative of a batch, and whether it is done with: the ledger has a call of this batch for it, or it
+        has a row that no answer of the batch may change.
+        """
 
     async def load_batch_items(self, batch_id: BatchId, narrative_ids: Sequence[NarrativeId]) -> Sequence[WorkItem]:
         """Those of these narratives that are in the batch, as items; in no order."""

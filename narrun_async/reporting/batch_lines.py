@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from narrun_async.batching.states import OPEN
 from narrun_async.models import Batch, BatchId, BatchState, RemoteBatch
 from narrun_async.reporting.wording import aligned, categories_text, printable
 
@@ -32,6 +33,17 @@ def batches_lines(batches: Sequence[Batch], recorded: Mapping[BatchId, int]) -> 
         for one in batches
     ]
     return aligned([header, *rows], right=frozenset({0, 4, 5, 6}))
+
+
+def open_batches_lines(batches: Sequence[Batch]) -> list[str]:
+    """What of an experiment is in open batches; nothing where none is."""
+    still_open = [one for one in batches if one.state in OPEN]
+    if not still_open:
+        return []
+    n_requests = sum(one.n_requests for one in still_open)
+    return [
+        f"batches    {n_requests:,} narratives are in {len(still_open)} open batches; `narrun batch list` shows them"
+    ]
 
 
 def batch_json(batch: Batch, *, n_recorded: int) -> dict[str, object]:

@@ -18,13 +18,8 @@ from typing import Self
 
 from narrun_async.errors import StorageError
 from narrun_async.logs import make_private_directory
-from narrun_async.stores.removal import sync_directory
+from narrun_async.stores.removal import BATCH_NAMES, sync_directory
 
-#: in the log directory of the experiment
-DIRECTORY_NAME = "batches"
-_NAME = r"batch-\d{4,6}(?:\.output|\.errors)?\.jsonl"
-#: every name of a file there, those of unfinished ones, too
-FILE_NAMES = re.compile(rf"{_NAME}|\.{_NAME}\.\d{{1,10}}")
 _REQUESTS = re.compile(r"\.?batch-(?P<number>\d{4,6})\.jsonl(?:\.\d{1,10})?")
 _CHUNK_BYTES = 1 << 20
 _ADVICE = "make room, or make the directory writable, and run the same command again"
@@ -168,5 +163,5 @@ def find_batch_files(directory: Path, number: int) -> list[Path]:
     prefix = f"batch-{number:04}."
     found = directory.iterdir() if directory.is_dir() else ()
     return sorted(
-        path for path in found if FILE_NAMES.fullmatch(path.name) and path.name.lstrip(".").startswith(prefix)
+        path for path in found if BATCH_NAMES.fullmatch(path.name) and path.name.lstrip(".").startswith(prefix)
     )

@@ -24,7 +24,7 @@ class Target:
     """A batch whose answers are looked for."""
 
     batch: Batch
-    #: each narrative of it, and whether its line was stored before
+    #: each narrative of it, and whether it is done with
     members: Mapping[NarrativeId, bool]
 
 
@@ -76,7 +76,7 @@ def survey(files: Sequence[Path], experiment: str, targets: Mapping[int, Target]
 def iter_answers(
     files: Sequence[Path], experiment: str, targets: Mapping[int, Target], surveyed: Survey
 ) -> Iterator[tuple[RequestKey, BatchLine]]:
-    """One line for each request that was answered in any way and is not stored yet.
+    """One line for each request that was answered in any way and is not done with.
 
     Of several, the first that holds an answer of the model counts, else the first: files come in any order.
     """

@@ -235,18 +235,12 @@ class _Taker:
     async def _take_line(
         self, item: WorkItem, line: BatchLine, batch: Batch, outcomes: MemoryObjectSendStream[WriterMessage]
     ) -> None:
-        now = utc_now()
-        judged = judge_line(item, line, batch, now=now)
+        judged = judge_line(item, line, batch, now=utc_now())
         message, failure = judged.message, judged.failure
-        if (
-            isinstance(message, Outcome)
-            and failure is not None
-            and failure.category is _SUSPECT
-            and not self._is_proven
-        ):
+        if failure is not None and failure.category is _SUSPECT and not self._is_proven:
             # Nothing has shown that the settings work, so this is no verdict about the narrative.
             self._refusals[failure.message] += 1
-            message = undecided(item, failure, batch, started_at=line.answered_at or now)
+            return
         if isinstance(message, Outcome):
             serving = self._serving.meet(message)
             if serving is not None:

@@ -32,10 +32,17 @@ SELECT i.narrative_id FROM batches AS b CROSS JOIN batch_items AS i ON i.batch_i
 WHERE b.experiment_id = :experiment_id AND b.{IS_OPEN} AND i.narrative_id > :after AND i.narrative_id <= :until
 """
 
+#: a call of this batch, or a row that none of its answers may change any more
 LOAD_MEMBERS = """
 SELECT i.narrative_id, EXISTS (
-    SELECT 1 FROM attempts AS a WHERE a.batch_id = i.batch_id AND a.narrative_id = i.narrative_id) AS is_recorded
-FROM batch_items AS i WHERE i.batch_id = :batch_id
+    SELECT 1 FROM attempts AS a WHERE a.batch_id = i.batch_id AND a.narrative_id = i.narrative_id
+) OR EXISTS (
+    SELECT 1 FROM source_narratives AS s
+    CROSS JOIN narrative_results AS r ON r.experiment_id = b.experiment_id
+        AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+    WHERE s.narrative_id = i.narrative_id AND (r.error_occurred = 0 OR i.replaces_error = 0)
+) AS is_done
+FROM batches AS b CROSS JOIN batch_items AS i ON i.batch_id = b.batch_id WHERE b.batch_id = :batch_id
 """
 
 #: for `json_each`, which takes any number of ids

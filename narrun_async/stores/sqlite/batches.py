@@ -81,7 +81,7 @@ class BatchesPart(Database):
 
     async def load_members(self, batch_id: BatchId) -> Mapping[NarrativeId, bool]:
         rows = await self.fetch_all(statements.LOAD_MEMBERS, {"batch_id": batch_id})
-        return {NarrativeId(narrative_id): bool(is_recorded) for narrative_id, is_recorded in rows}
+        return {NarrativeId(narrative_id): bool(is_done) for narrative_id, is_done in rows}
 
     async def load_batch_items(self, batch_id: BatchId, narrative_ids: Sequence[NarrativeId]) -> Sequence[WorkItem]:
         parameters = {"batch_id": batch_id, "narrative_ids": json.dumps(narrative_ids)}

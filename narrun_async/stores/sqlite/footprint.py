@@ -30,6 +30,10 @@ class Footprint:
     sources: Sequence[str]
     #: endpoints that were sent narratives
     endpoints: Sequence[str]
+    #: files of requests, wherever they were put
+    batch_files: Sequence[str] = ()
+    #: what providers were given or made of batches, by their ids
+    remote_files: Sequence[str] = ()
 
 
 async def read_footprint(path: Path) -> Footprint:
@@ -49,6 +53,10 @@ async def read_footprint(path: Path) -> Footprint:
             endpoints = [one["api_url"] for one in experiments]
             if "runs" in names:
                 endpoints += await _column(reader, "SELECT DISTINCT api_url FROM runs")
+            batches: list[dict[str, object]] = []
+            if "batches" in names:
+                batches = [dict(row) for row in await reader.execute_fetchall("SELECT * FROM batches")]
+            endpoints += [one["api_url"] for one in batches]
             sources = await _column(reader, "SELECT DISTINCT data_source FROM source_narratives")
     finally:
         await reader.close()
@@ -61,6 +69,10 @@ async def read_footprint(path: Path) -> Footprint:
         exports=_texts([row.get(column) for row in experiments for column in ("csv_file", "json_file")]),
         sources=_texts(sources),
         endpoints=_texts(endpoints),
+        batch_files=_texts([one["input_path"] for one in batches]),
+        remote_files=_texts(
+            [one[column] for one in batches for column in ("remote_file_id", "output_file_id", "error_file_id")]
+        ),
     )
 
 

@@ -346,9 +346,7 @@ async def _add_batches(connection: aiosqlite.Connection, path: Path) -> None:
     body = ", ".join(f"{name} {declaration}" for name, declaration in BATCHES.items())
     await connection.execute(f"CREATE TABLE IF NOT EXISTS batches ({body}, UNIQUE (experiment_id, number))")
     body = ", ".join(f"{name} {declaration}" for name, declaration in BATCH_ITEMS.items())
-    await connection.execute(
-        f"CREATE TABLE IF NOT EXISTS batch_items ({body}, PRIMARY KEY (batch_id, narrative_id)) WITHOUT ROWID"
-    )
+    await connection.execute(f"CREATE TABLE IF NOT EXISTS batch_items ({body}, PRIMARY KEY (batch_id, narrative_id))")
     if "batch_id" not in await _column_names(connection, "attempts"):
         await connection.execute("ALTER TABLE attempts ADD COLUMN batch_id INTEGER REFERENCES batches(batch_id)")
     await connection.execute(
