@@ -1,7 +1,8 @@
-"""Sends requests one at a time, each over a connection of its own and never twice; files stream from and to disk.
+"""Sends requests one at a time, each over a connection of its own; files stream from and to disk.
 
-For calls whose repetition would cost money, and for bodies that are not to be held in memory. Like `AiohttpTransport`
-it never follows a redirect, keeps a cookie, looks at proxy variables or decompresses.
+For calls whose repetition would cost money, and for bodies that are not to be held in memory. A POST is never sent
+twice; what only reads or deletes aiohttp itself sends a second time where the server closes the connection without a
+word. Like `AiohttpTransport` it never follows a redirect, keeps a cookie, looks at proxy variables or decompresses.
 """
 
 from __future__ import annotations

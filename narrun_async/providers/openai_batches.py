@@ -22,11 +22,11 @@ from narrun_async.retrying import CallError, CallFailure, FailureClass, judge_ca
 DEADLINE_S = 60.0
 #: a file at 50 kB/s, and a provider that takes its time to look at it
 _UPLOAD_GRACE_S, _SLOWEST_BYTES_PER_S = 300.0, 50_000
-_DOWNLOAD_STALL_S, _DOWNLOAD_S = 120.0, 6 * 3600.0
+DOWNLOAD_STALL_S, _DOWNLOAD_S = 120.0, 6 * 3600.0
 #: batches a page; the most that OpenAI gives
 _PAGE = 100
 #: a list that goes on beyond this has no end
-_MAX_PAGES = 1_000
+MAX_PAGES = 500
 #: the only window that there is
 _WINDOW = "24h"
 
@@ -58,8 +58,16 @@ class OpenAIBatchProvider:
         api_key: str | None,
         allow_remote: bool = False,
         extra_headers: Mapping[str, str] | None = None,
+        deadline_s: float = DEADLINE_S,
+        stall_s: float = DOWNLOAD_STALL_S,
     ) -> None:
-        """:raises ConfigurationError: a URL, key or header that cannot be sent"""
+        """
+        :param deadline_s: of a call that carries no file
+        :param stall_s: longest time of a download without a single byte
+        :raises ConfigurationError: a URL, key or header that cannot be sent
+        """
+        self._deadline_s = deadline_s
+        self._stall_s = stall_s
         self._base = batch_base_url(url)
         self._headers = request_headers(api_key, extra_headers or {})
         self._secrets = written_forms(api_key)
@@ -98,7 +106,7 @@ class OpenAIBatchProvider:
         redaction = Redaction(write, self._secrets)
         try:
             reply = await self._transport.download(
-                request, redaction.write, max_bytes=max_bytes, stall_s=_DOWNLOAD_STALL_S, deadline_s=_DOWNLOAD_S
+                request, redaction.write, max_bytes=max_bytes, stall_s=self._stall_s, deadline_s=_DOWNLOAD_S
             )
         except CallError as error:
             return judge_call_error(error)
@@ -155,9 +163,9 @@ class OpenAIBatchProvider:
         content = json.dumps(body).encode("ascii")
         return await self._send(httpx.Request("POST", self._url(path), headers=self._headers, content=content))
 
-    async def _send(self, request: httpx.Request, *, deadline_s: float = DEADLINE_S) -> RawReply | CallFailure:
+    async def _send(self, request: httpx.Request, *, deadline_s: float | None = None) -> RawReply | CallFailure:
         try:
-            return await self._transport.exchange(request, deadline_s=deadline_s)
+            return await self._transport.exchange(request, deadline_s=deadline_s or self._deadline_s)
         except CallError as error:
             return judge_call_error(error)
 
@@ -168,7 +176,7 @@ class OpenAIBatchProvider:
         found: list[Object] = []
         seen: set[str] = set()
         cursor: dict[str, str] = {}
-        for _ in range(_MAX_PAGES):
+        for _ in range(MAX_PAGES):
             page = _page(await self._get(path, **query, **cursor))
             if isinstance(page, CallFailure):
                 return page

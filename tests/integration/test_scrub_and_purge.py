@@ -67,6 +67,7 @@ KEPT: dict[str, frozenset[str]] = {
         }
     ),
     "scrubs": frozenset({"scrubbed_at", "narrun_version", "host"}),
+    "batch_items": frozenset(),
     "batches": frozenset(
         {
             "experiment_id",
