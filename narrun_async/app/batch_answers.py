@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -52,6 +52,7 @@ async def poll_batches(request: BatchRequest, *, waits: bool, interval_s: float,
     :returns: TEMPORARY while one goes on
     :raises NarrunError: the provider cannot be asked; while waiting only what does not pass by itself
     """
+    request = await _pinned(request)
     while True:
         try:
             told = await _ask_and_note(request, tell)
@@ -71,6 +72,13 @@ async def poll_batches(request: BatchRequest, *, waits: bool, interval_s: float,
             if not waits:
                 return ExitCode.TEMPORARY
         await anyio.sleep(interval_s)
+
+
+async def _pinned(request: BatchRequest) -> BatchRequest:
+    """The same request by the experiment's own id: `latest` may be another one a moment later."""
+    async with reading(request.database) as store:
+        experiment = await find_experiment(store, named(request.run.experiment_id))
+    return replace(request, run=replace(request.run, experiment_id=experiment.experiment_id))
 
 
 async def _ask_and_note(request: BatchRequest, tell: Tell) -> Sequence[tuple[Batch, RemoteBatch]]:
@@ -134,6 +142,7 @@ async def collect_batches(request: BatchRequest, options: CollectOptions, *, tel
 
     :raises NarrunError: nothing was stored, or what was stored is safe and the rest can be collected again
     """
+    request = await _pinned(request)
     if options.files:
         return await _collect_files(request, options, files=options.files, numbers=None, tell=tell, say=say)
     obstacle = await _ask_if_possible(request, tell)

@@ -24,8 +24,9 @@ from narrun_async.stores.batch_files import require_unchanged
 #: after so long a provider lists what it was asked to create, a request of a killed process that was still on its way
 #: included
 SETTLE_S = 60.0
-#: pauses between looks, while something is waited for
-LOOK_EVERY_S = 5.0
+#: looks while something settles
+LOOKS = 12
+SHORTEST_PAUSE_S = 0.05
 #: how long a provider may look at a file before it can be used (Azure)
 FILE_PATIENCE_S = 600.0
 
@@ -97,11 +98,15 @@ class Submitter:
                 f" {until.astimezone():%H:%M:%S}"
             )
         while (left_s := (until - self.now()).total_seconds()) > 0:
-            await self.sleep(min(LOOK_EVERY_S, left_s))
+            await self.sleep(min(self._pause_s, left_s))
             found = await self._look(batch)
             if found is not None:
                 return found
         return None
+
+    @property
+    def _pause_s(self) -> float:
+        return max(SHORTEST_PAUSE_S, self.settle_s / LOOKS)
 
     def _settles_in_s(self, batch: Batch) -> float:
         """A clock that was set back means the whole time."""
@@ -168,7 +173,7 @@ class Submitter:
                     f"the provider has not done with the file of batch {batch.number} after {FILE_PATIENCE_S:.0f} s",
                     advice="submit again later",
                 )
-            await self.sleep(LOOK_EVERY_S)
+            await self.sleep(self._pause_s)
             looked = await self.provider.load_file(file.file_id)
             if isinstance(looked, CallFailure):
                 raise problem_of(looked, doing=f"the file of batch {batch.number} cannot be looked at")
