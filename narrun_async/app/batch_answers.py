@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 
 from narrun_async import __version__
-from narrun_async.app.batches import BatchRequest, batch_directory, chosen_batches, named, option, remove_files
+from narrun_async.app.batches import BatchRequest, batch_directory, chosen_batches, named, option, remove_closed_files
 from narrun_async.app.databases import reading, writing
 from narrun_async.app.endpoints import open_batch_provider
 from narrun_async.app.planning import RunPlan, plan_resume
@@ -156,6 +156,8 @@ async def collect_batches(request: BatchRequest, options: CollectOptions, *, tel
         for batch in open_batches:
             tell(f"batch {batch.number}: {batch.state.value} {batch.remote_status or ''}".rstrip())
         tell("nothing to collect" if not open_batches else "nothing to collect yet")
+        async with writing(request.database, purpose="batch collect") as (store, _):
+            await remove_closed_files(store, experiment, request.run.log_root, tell)
         return ExitCode.TEMPORARY if open_batches else ExitCode.COMPLETED
     directory = batch_directory(experiment, request.run.log_root)
     files: list[Path] = []
@@ -230,6 +232,8 @@ async def _collect_files(
             accepts_refusals=options.accepts_refusals,
             stops_on_model_change=plan.config.operational.on_model_change == "stop",
             storage_pauses_s=storage_pauses(plan.config.operational.max_storage_wait_s),
+            # What could not be read may be looked at.
+            keeps_files=options.keeps_files or surveyed.n_unreadable > 0,
             accepts_restored=plan.accepts_restored,
         )
         log_dir = batch_directory(experiment, run.log_root).parent
@@ -238,10 +242,9 @@ async def _collect_files(
         _tell_collected(plan, surveyed, collected, tell, say)
         for batch in collected.closed:
             tell(f"batch {batch.number}: closed; {batch.closed_why}")
-            if options.keeps_files or surveyed.n_unreadable:
+            if batch.keeps_files:
                 tell(f"           its files stay in {batch_directory(experiment, run.log_root)}; they hold narratives")
-            else:
-                remove_files(experiment, run.log_root, batch, tell)
+        await remove_closed_files(store, experiment, run.log_root, tell)
     return collected.verdict.exit_code
 
 

@@ -22,6 +22,7 @@ from narrun_async.batching.spending import Allowance, Spending, refuse_overspend
 from narrun_async.batching.states import OPEN, UNSENT
 from narrun_async.config import config_from_snapshot, notices
 from narrun_async.errors import ExitCode, StorageError, UsageError
+from narrun_async.finalizer import finalize
 from narrun_async.models import Batch, BatchState, Experiment, ExperimentStatus
 from narrun_async.operations.batches.cancelling import abandon, cancel, withdraw
 from narrun_async.operations.batches.exporting import ExportOrder, export_batches
@@ -77,6 +78,7 @@ async def export_experiment(
         else:
             plan = await plan_new(store, run, new, notices(new, environment))
             # No process works on it; it waits for its batches.
+            await finalize(store, plan.experiment, runtime_s=0.0)
             waiting = {"status": ExperimentStatus.INTERRUPTED.value}
             await store.update_experiment(plan.experiment.experiment_id, waiting)
         tell_plan(plan, tell)
@@ -89,6 +91,7 @@ async def export_experiment(
             directory=out or batch_directory(plan.experiment, run.log_root),
         )
         exported = await export_batches(store, order)
+        await remove_closed_files(store, plan.experiment, run.log_root, tell)
     tell(f"experiment {plan.experiment.experiment_id}  ({plan.experiment.name}, {plan.selection.value})")
     for batch in exported.batches:
         say(exported_line(batch))
@@ -187,10 +190,10 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
                 done = await _cancel_at_provider(request, store, experiment, batch, tell)
             if done.state is BatchState.CLOSED:
                 tell(f"batch {done.number}: {done.closed_why}; its narratives are missing again")
-                remove_files(experiment, run.log_root, done, tell)
             else:
                 tell(f"batch {done.number}: the provider says {done.remote_status}")
                 tell("           what it answered until it stops is paid for; `narrun batch collect` stores it")
+        await remove_closed_files(store, experiment, run.log_root, tell)
     return ExitCode.COMPLETED
 
 
@@ -222,18 +225,24 @@ async def chosen_batches(
     return [one for one in by_number.values() if one.state in states and (not numbers or one.number in numbers)]
 
 
-def remove_files(experiment: Experiment, log_root: Path, batch: Batch, tell: Tell) -> None:
-    """Overwrite and remove the files of a batch that is closed: they hold narratives, and are needed no more."""
+async def remove_closed_files(store: BatchStore, experiment: Experiment, log_root: Path, tell: Tell) -> None:
+    """Overwrite and remove the files of closed batches: they hold narratives, and nobody needs them any more.
+
+    Those of batches that an earlier command has closed, too: it may have been killed before it came so far.
+    """
     directory = batch_directory(experiment, log_root)
-    try:
-        removed = [overwrite_and_remove(path) for path in find_batch_files(directory, batch.number)]
-    except StorageError as error:
-        tell(f"NOTE: {error}")
-        return
-    if removed:
-        tell(f"           {len(removed)} files of it, which held narratives, were overwritten and removed")
-    if batch.input_path.parent != directory and batch.input_path.exists():
-        tell(f"NOTE: {batch.input_path} holds narratives and is yours to remove")
+    n_removed = 0
+    for batch in await store.list_batches(experiment.experiment_id):
+        if batch.state is not BatchState.CLOSED or batch.keeps_files:
+            continue
+        try:
+            n_removed += len([overwrite_and_remove(path) for path in find_batch_files(directory, batch.number)])
+        except StorageError as error:
+            tell(f"NOTE: {error}")
+        if batch.input_path.parent != directory and batch.input_path.exists():
+            tell(f"NOTE: {batch.input_path} holds narratives and is yours to remove")
+    if n_removed:
+        tell(f"removed    {n_removed} batch files, which held narratives; each was overwritten once")
 
 
 def named(value: Named | None) -> Named:

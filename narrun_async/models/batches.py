@@ -100,6 +100,8 @@ class Batch:
     closed_at: datetime | None
     #: one sentence
     closed_why: str | None
+    #: its files are wanted, also after it was closed
+    keeps_files: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

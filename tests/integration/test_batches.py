@@ -71,6 +71,7 @@ async def test_the_rows_of_batches_are_those_of_a_run(open_rig: OpenRig, tmp_pat
 async def test_a_batch_asks_exactly_what_a_run_asks(open_rig: OpenRig, tmp_path: Path) -> None:
     async with open_rig() as rig:
         await rig.export(new=rig.write_config(5, model__max_tokens=300, model__seed=7))
+        await rig.verify()
         (path,) = (tmp_path / "logs").rglob("batch-0001.jsonl")
         asked = [json.loads(line) for line in path.read_text().splitlines()]
         assert [one["body"]["messages"][1]["content"][:24] for one in asked] == [
@@ -211,6 +212,7 @@ async def test_error_rows_are_retried_by_a_batch_and_a_success_is_never_touched(
 # --- paid once -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("B03")
 async def test_a_lost_answer_to_an_upload_or_a_creation_leads_to_one_file_and_one_batch(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         rig.endpoint.batches.change(lost_uploads=1, lost_creations=1)
@@ -221,6 +223,7 @@ async def test_a_lost_answer_to_an_upload_or_a_creation_leads_to_one_file_and_on
         assert await rig.collect() is ExitCode.COMPLETED
 
 
+@pytest.mark.fault("B03")
 async def test_a_batch_that_the_list_shows_late_is_waited_for_and_not_created_twice(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         rig.endpoint.batches.change(lost_creations=1, listed_after_ms=150)
@@ -230,6 +233,7 @@ async def test_a_batch_that_the_list_shows_late_is_waited_for_and_not_created_tw
         assert rig.endpoint.batches.stats().batches == 1
 
 
+@pytest.mark.fault("B03")
 async def test_a_creation_that_never_happened_is_known_after_a_while_and_done_by_the_next_command(
     open_rig: OpenRig,
 ) -> None:
@@ -259,6 +263,7 @@ async def test_a_refused_creation_is_told_in_the_providers_words_and_leaves_the_
             await rig.resume()
 
 
+@pytest.mark.fault("B03")
 async def test_where_the_provider_cannot_list_a_doubt_is_left_to_a_person(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         rig.endpoint.batches.change(unlisted=1)
@@ -306,6 +311,7 @@ async def test_a_database_that_was_put_back_finds_its_batches_again_instead_of_p
         assert await rig.collect() is ExitCode.COMPLETED
 
 
+@pytest.mark.fault("B03")
 async def test_a_metadata_less_provider_is_no_reason_to_pay_twice(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         rig.endpoint.batches.change(forgets_metadata=1, lost_creations=1)

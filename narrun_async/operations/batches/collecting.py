@@ -79,6 +79,8 @@ class Collection:
     #: another model in mid-experiment stops it instead of being told
     stops_on_model_change: bool
     storage_pauses_s: tuple[float, ...]
+    #: the files of batches that are closed are wanted
+    keeps_files: bool = False
     #: the database holds less than its journal says, and a person wants to go on from there
     accepts_restored: bool = False
 
@@ -288,7 +290,12 @@ async def _close(store: CollectingStore, collection: Collection, taker: _Taker) 
         if batch.state is BatchState.CLOSED or (batch.state is not BatchState.ENDED and n_stored < len(target.members)):
             continue
         why = f"collected: {n_stored:,} of {batch.n_requests:,} requests were answered"
-        changes = {"closed_at": utc_now(), "closed_why": why, "intended_at": None}
+        changes = {
+            "closed_at": utc_now(),
+            "closed_why": why,
+            "intended_at": None,
+            "keeps_files": collection.keeps_files,
+        }
         closed.append(await store.advance_batch(batch, BatchState.CLOSED, changes))
     return closed
 

@@ -107,6 +107,7 @@ def _batch(row: sqlite3.Row) -> Batch:
             "state": BatchState(columns["state"]),
             "input_path": Path(columns["input_path"]),
             "exported_at": datetime.fromisoformat(columns["exported_at"]),
+            "keeps_files": bool(columns["keeps_files"]),
         }
     )
 

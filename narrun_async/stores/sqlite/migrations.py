@@ -236,6 +236,7 @@ BATCHES = {
     "polled_at": "TEXT",
     "closed_at": "TEXT",
     "closed_why": "TEXT",
+    "keeps_files": "INTEGER NOT NULL DEFAULT 0",
 }
 
 # Which narratives are in a batch, and what they were then: rank, and whether an error row is to be replaced.
