@@ -289,7 +289,7 @@ def _not_ours(experiment: Experiment, surveyed: Survey) -> BadInputError:
 
 
 def _tell_collected(plan: RunPlan, surveyed: Survey, collected: Collected, tell: Tell, say: Tell) -> None:
-    tell(f"collected  {collected.n_decided:,} rows from {surveyed.n_ours:,} answers")
+    tell(f"collected  {collected.n_decided:,} rows")
     for line in found_lines(
         n_unreadable=surveyed.n_unreadable,
         n_foreign=surveyed.n_foreign,

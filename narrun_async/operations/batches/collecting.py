@@ -115,6 +115,7 @@ async def collect(
     taker = _Taker(store, collection, control, tell, known=await store.list_servings(experiment_id))
     n_new = sum(not is_stored for target in collection.targets.values() for is_stored in target.members.values())
     progress = Progress(n_done_before=0, n_remaining=n_new, clock=time.monotonic)
+    tell(f"storing    {collection.surveyed.n_ours:,} answers")
     RUN_LOG.info("run %d begins: batch, %d lines of files", run_id, collection.surveyed.n_lines)
     await _write(store, collection, taker, control, progress, run_id)
     problem = control.reason if isinstance(control.reason, NarrunError) else taker.problem()
