@@ -15,7 +15,16 @@ from narrun_async.app.planning import RunRequest
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.cli.environment import read_switch
 from narrun_async.cli.experiments import ExperimentArgument, Json
-from narrun_async.cli.run import AcceptRestored, ApiUrl, LogDir, MaxCost, MaxTokensTotal, RetryErrors, RetryErrorsOnly
+from narrun_async.cli.run import (
+    AcceptRestored,
+    ApiUrl,
+    LogDir,
+    MaxCost,
+    MaxTokensTotal,
+    OnModelChange,
+    RetryErrors,
+    RetryErrorsOnly,
+)
 from narrun_async.cli.streams import flush_streams, print_line
 from narrun_async.errors import UsageError
 
@@ -171,6 +180,7 @@ def collect(
         bool,
         typer.Option("--accept-refusals", help="Make error rows of refusals even where no request was answered."),
     ] = False,
+    on_model_change: OnModelChange = None,
     api_url: ApiUrl = None,
     log_dir: LogDir = Path("logs"),
     accept_restored: AcceptRestored = False,
@@ -189,6 +199,7 @@ def collect(
         database,
         numbers=numbers,
         api_url=api_url,
+        overrides={} if on_model_change is None else {"run.on_model_change": on_model_change},
         log_root=log_dir,
         accept_restored=accept_restored,
     )

@@ -525,8 +525,8 @@ async def test_another_model_than_before_stops_where_that_was_asked_for_and_noth
         await rig.submit()
         assert await rig.collect() is ExitCode.TEMPORARY
         assert (rig.states(), len(rig.rows())) == (["closed", "ended"], 20)
-        rig.write_config(40, run__on_model_change="warn")
-        assert await rig.collect() is ExitCode.COMPLETED
+        warn = {"overrides": {"run.on_model_change": "warn"}}
+        assert await rig.collect(run=warn) is ExitCode.COMPLETED
         assert any("the endpoint changed" in line for line in rig.told)
 
 
