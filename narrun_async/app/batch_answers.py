@@ -42,17 +42,16 @@ from narrun_async.writer import storage_pauses
 #: what an answer may take on average, and at least a file; beyond that it is not what was asked for
 _MOST_BYTES_PER_REQUEST, _ALWAYS_ALLOWED_BYTES = 256 * 1024, 64 * 1024 * 1024
 
-#: batches whose provider can be asked
-_AT_PROVIDER = frozenset({BatchState.SUBMITTED})
-
 
 async def poll_batches(request: BatchRequest, *, waits: bool, interval_s: float, tell: Tell, say: Tell) -> ExitCode:
     """Ask how the submitted batches stand, once or until all have ended. The lock is taken only to note news.
 
+    Waiting, it says what is new.
+
     :returns: TEMPORARY while one goes on
     :raises NarrunError: the provider cannot be asked; while waiting only what does not pass by itself
     """
-    request = await _pinned(request)
+    request, shown = await _pinned(request), set[str]()
     while True:
         try:
             told = await _ask_and_note(request, tell)
@@ -61,8 +60,10 @@ async def poll_batches(request: BatchRequest, *, waits: bool, interval_s: float,
                 raise
             tell(f"NOTE: {error}")
         else:
-            for batch, remote in told:
-                say(standing_line(batch, remote))
+            for line in (standing_line(batch, remote) for batch, remote in told):
+                if line not in shown:  # who waits for a day wants to see what changes
+                    say(line)
+            shown = {standing_line(batch, remote) for batch, remote in told}
             if not told:
                 tell("no batch is with the provider; `narrun batch list` shows what there is")
                 return ExitCode.COMPLETED
@@ -85,7 +86,7 @@ async def _ask_and_note(request: BatchRequest, tell: Tell) -> Sequence[tuple[Bat
     """The batches that were with the provider, as they are now, and what it says of each."""
     async with reading(request.database) as store:
         experiment = await find_experiment(store, named(request.run.experiment_id))
-        batches = await chosen_batches(store, experiment, request.numbers, states=_AT_PROVIDER)
+        batches = await chosen_batches(store, experiment, request.numbers, states=OPEN)
     told: list[tuple[Batch, RemoteBatch]] = []
     async with _providers(request, experiment, batches) as groups:
         for provider, group in groups:

@@ -89,6 +89,7 @@ async def export_experiment(
             endpoint=endpoint_of(plan.config.model.api_url),
             limits=limits,
             directory=out or batch_directory(plan.experiment, run.log_root),
+            is_elsewhere=out is not None,
         )
         exported = await export_batches(store, order)
         await remove_closed_files(store, plan.experiment, run.log_root, tell)

@@ -52,7 +52,7 @@ def beyond_reach(
         *(f"a backup: {path}" for path in backups),
         *(f"an export of a run: {path}" for path in exports),
         *(f"a batch file: {path}" for path in batch_files),
-        *(f"a file of a batch, kept by its provider unless it was deleted there: {name}" for name in remote_files),
+        *(f"at the provider, unless it was deleted there, a batch or a file of one: {name}" for name in remote_files),
         *(f"the file that the narratives came from: {path}" for path in sources),
         *(f"what an endpoint kept of its requests: {url}" for url in endpoints if url != "simulated"),
         "exports that were made by hand (`narrun export`), wherever they went",

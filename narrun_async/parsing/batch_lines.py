@@ -35,6 +35,8 @@ def parse_batch_line(line: bytes) -> BatchLine | None:
     custom_id = value.get("custom_id")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _MAX_CUSTOM_ID_CHARS:
         return None
+    if "response" not in value and "error" not in value:
+        return None  # a request, most likely
     response, error = value.get("response"), value.get("error")
     code = _error_code(error)
     if not isinstance(response, dict):

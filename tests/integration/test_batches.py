@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -43,6 +44,12 @@ LASTING = {"refusal": 0.1, "malformed": 0.1, "http_400": 0.1}
 def open_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenRig:
     monkeypatch.chdir(tmp_path)
     return partial(open_batch_rig, tmp_path)
+
+
+def requests_in(directory: Path, number: int = 1) -> Path:
+    """The only batch file of that number that was exported there."""
+    (path,) = directory.glob(f"????????-batch-{number:04}.jsonl")
+    return path
 
 
 # --- the whole way ---------------------------------------------------------------------------------------------------
@@ -567,8 +574,8 @@ async def test_on_files_alone_a_batch_goes_out_and_comes_back_part_by_part(open_
         await rig.endpoint.go_down()
         out = tmp_path / "stick"
         await rig.export(new=config, out=out)
-        assert mode_of(out / "batch-0001.jsonl") == 0o600
-        lines = vllm_lines(out / "batch-0001.jsonl", Behaviour(fault_rates=LASTING))
+        assert mode_of(requests_in(out)) == 0o600
+        lines = vllm_lines(requests_in(out), Behaviour(fault_rates=LASTING))
         first, second = write_lines(tmp_path / "1", lines[:25]), write_lines(tmp_path / "2", lines[20:])
         assert await rig.collect(first) is ExitCode.TEMPORARY
         assert (rig.states(), len(rig.rows())) == (["exported"], 25)
@@ -576,7 +583,7 @@ async def test_on_files_alone_a_batch_goes_out_and_comes_back_part_by_part(open_
         assert (rig.states(), len(rig.rows())) == (["closed"], 40)
         assert rig.ask_one("SELECT COUNT(*) FROM attempts") == 40
         await rig.verify()
-        assert (out / "batch-0001.jsonl").exists()
+        assert requests_in(out).exists()
         assert any("is yours to remove" in line for line in rig.told)
 
         # and they are the rows that a run would have made
@@ -592,10 +599,11 @@ async def test_a_file_of_another_experiment_is_refused_and_a_mixed_one_gives_eac
     open_rig: OpenRig, tmp_path: Path
 ) -> None:
     async with open_rig() as rig:
-        outs = [tmp_path / "a", tmp_path / "b"]
-        for out, name in zip(outs, ("one", "two"), strict=True):
-            await rig.export(new=rig.write_config(name=name), out=out)
-        of_one, of_two = (vllm_lines(out / "batch-0001.jsonl", Behaviour()) for out in outs)
+        for name in ("one", "two"):
+            await rig.export(new=rig.write_config(name=name), out=tmp_path / "out")
+        exported = [Path(row["input_path"]) for row in rig.ask("SELECT input_path FROM batches ORDER BY batch_id")]
+        assert len(set(exported)) == 2  # they share a directory, and neither has taken the other's name
+        of_one, of_two = (vllm_lines(path, Behaviour()) for path in exported)
         first, second = (
             row["experiment_id"] for row in rig.ask("SELECT experiment_id FROM experiments ORDER BY rowid")
         )
@@ -619,6 +627,9 @@ async def test_a_file_that_is_no_output_of_ours_is_refused_and_nothing_changes(
         path.write_text(content, encoding="latin-1")
         with pytest.raises(BadInputError):
             await rig.collect(path)
+        (requests,) = (tmp_path / "logs").rglob("batch-0001.jsonl")
+        with pytest.raises(BadInputError):  # the wrong one of two files
+            await rig.collect(requests)
         with pytest.raises(StorageError):
             await rig.collect(tmp_path / "nowhere")
         assert rig.ask_one("SELECT COUNT(*) FROM runs") == 0
@@ -629,13 +640,13 @@ async def test_an_old_output_is_not_taken_for_the_answer_to_a_later_asking(open_
     async with open_rig() as rig:
         out = tmp_path / "out"
         await rig.export(new=rig.write_config(12), out=out)
-        old = write_lines(tmp_path / "old", vllm_lines(out / "batch-0001.jsonl", Behaviour(fault_rates={"refusal": 1})))
+        old = write_lines(tmp_path / "old", vllm_lines(requests_in(out), Behaviour(fault_rates={"refusal": 1})))
         assert await rig.collect(old) is ExitCode.COMPLETED_WITH_ERRORS
         await rig.export(retry_errors_only=True, out=out)
         with pytest.raises(BadInputError, match="no request that was exported and is not answered yet"):
             await rig.collect(old)
         assert rig.states() == ["closed", "exported"]
-        new = write_lines(tmp_path / "new", vllm_lines(out / "batch-0002.jsonl", Behaviour()))
+        new = write_lines(tmp_path / "new", vllm_lines(requests_in(out, 2), Behaviour()))
         assert await rig.collect(old, new) is ExitCode.COMPLETED
         await rig.verify()
 
@@ -646,10 +657,10 @@ async def test_answers_to_a_batch_that_was_given_up_are_still_taken_where_nothin
     async with open_rig() as rig:
         out = tmp_path / "out"
         await rig.export(new=rig.write_config(10), out=out)
-        late = vllm_lines(out / "batch-0001.jsonl", Behaviour())
+        late = vllm_lines(requests_in(out), Behaviour())
         await rig.cancel(abandons=True)
         await rig.export(limits=ShardLimits(max_requests=4), out=tmp_path / "again")
-        again = vllm_lines(tmp_path / "again" / "batch-0002.jsonl", Behaviour())
+        again = vllm_lines(requests_in(tmp_path / "again", 2), Behaviour())
         await rig.collect(write_lines(tmp_path / "2", again))
         before = rig.rows()
         assert len(before) == 4
@@ -696,7 +707,7 @@ async def test_purging_destroys_batch_files_and_says_what_it_cannot_reach(open_r
         assert [Path(one["path"]).name for one in document["removed"]].count("batch-0001.jsonl") == 1
         assert not list((tmp_path / "logs").rglob("*"))[2:]
         beyond = "\n".join(document["out_of_reach"])
-        assert "stick/batch-0003.jsonl" in beyond
+        assert re.search("stick/[0-9a-f]{8}-batch-0003.jsonl", beyond)
         assert "file-000001" in beyond
         assert "Synthetic account" not in certificate.read_text()
 

@@ -112,7 +112,6 @@ def test_errors_in_every_known_shape_are_judged_as_those_of_a_live_call(
         (line(response=None, error={"code": "batch_cancelled", "message": "made up"}), "batch_cancelled"),
         (line(response=None, error={"code": "a sentence that may quote a prompt"}), ""),
         (line(response=None, error=None), ""),
-        (line(), ""),
         (line(response={"status_code": "200", "body": COMPLETION}), ""),
         (line(response={"status_code": True, "body": COMPLETION}), ""),
         (line(response={"status_code": 9999, "body": COMPLETION}), ""),
@@ -134,6 +133,7 @@ def test_a_request_that_was_not_answered_has_no_reply_and_at_most_a_code(said: b
         b'"text"',
         b"{}",
         b'{"custom_id": 5}',
+        b'{"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {}}',
         b'{"custom_id": ""}',
         b'{"custom_id": "' + b"x" * 300 + b'"}',
         b'{"custom_id": "c", "response": {"status_code": 200, "body": {"x": NaN}}}',
@@ -142,7 +142,7 @@ def test_a_request_that_was_not_answered_has_no_reply_and_at_most_a_code(said: b
         b'\xff\xfe{"custom_id": "c"}',
         b" " * (MAX_LINE_BYTES + 1),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_is_no_line_of_a_batch_is_none(said: bytes) -> None:
     assert parse_batch_line(said) is None

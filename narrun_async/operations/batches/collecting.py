@@ -180,7 +180,8 @@ class _Taker:
         self._store = store
         self._collection = collection
         self._control = control
-        self._serving = ServingGuard(known, stops=collection.stops_on_model_change, tell=tell)
+        self._tell = tell
+        self._serving = ServingGuard(known, stops=collection.stops_on_model_change, tell=self._tell_change)
         self._is_proven = (
             collection.accepts_refusals or collection.counts.n_success > 0 or bool(collection.surveyed.answered)
         )
@@ -203,6 +204,10 @@ class _Taker:
             pass  # the writer has stopped, and said why
         except NarrunError as error:
             self._control.stop(error)
+
+    def _tell_change(self, sentence: str) -> None:
+        RUN_LOG.warning("%s", sentence)
+        self._tell(f"NOTE: {sentence}")
 
     @property
     def has_refusals(self) -> bool:

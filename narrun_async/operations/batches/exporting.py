@@ -47,6 +47,8 @@ class ExportOrder:
     limits: ShardLimits
     #: where the files go
     directory: Path
+    #: the directory is not ours alone: names say whose they are, and nothing is removed
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,8 @@ async def export_batches(store: ExportingStore, order: ExportOrder) -> Exported:
     """
     experiment_id = order.experiment.experiment_id
     numbers = [batch.number for batch in await store.list_batches(experiment_id)]
-    remove_leftovers(order.directory, known_numbers=numbers)
+    if not order.is_elsewhere:
+        remove_leftovers(order.directory, known_numbers=numbers)
     reader = _Reader(store, order)
     batches: list[Batch] = []
     shard: _Shard | None = None
@@ -129,7 +132,9 @@ class _Shard:
         self.number = number
         self._experiment = experiment_key(order.experiment.experiment_id)
         self._items: list[BatchItem] = []
-        self._path = BatchFiles(directory=order.directory.absolute(), number=number).requests
+        path = BatchFiles(directory=order.directory.absolute(), number=number).requests
+        prefix = f"{self._experiment[:8]}-" if order.is_elsewhere else ""
+        self._path = path.with_name(f"{prefix}{path.name}")
         self._file = WholeFile(self._path)
 
     def line_for(self, item: WorkItem) -> bytes:

@@ -67,7 +67,13 @@ class Submitter:
         return await self._create(batch)
 
     async def resubmit(self, batch: Batch) -> Batch:
-        """Send a batch that is in doubt under a new name, on the word of a person that the provider has none."""
+        """Send a batch that is in doubt under a new name, on the word of a person that the provider has none.
+
+        Where the provider can be asked after all, and has one, its word counts.
+        """
+        found = await self.provider.find_batch(token=batch.token, input_file_id=batch.remote_file_id)
+        if isinstance(found, RemoteBatch):
+            return await self.take_up(batch, found)
         n_resubmissions = batch.n_resubmissions + 1
         token = token_of(
             batch.experiment_id, batch.number, input_sha256=batch.input_sha256, n_resubmissions=n_resubmissions
@@ -194,6 +200,8 @@ class Submitter:
             return await self.take_up(batch, created)
         if may_have_acted(created):
             self.tell(f"batch {batch.number}: the provider's answer was lost ({created.message})")
+            # From here on, for a provider that was too slow to answer may be too slow to list.
+            batch = await self.store.advance_batch(batch, BatchState.CREATING, {"intended_at": self.now()})
             found = await self.find(batch)
             if found is not None:
                 return await self.take_up(batch, found)

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiosqlite
 
 from narrun_async.errors import StorageError
+from narrun_async.models import BatchState
 from narrun_async.stores.sqlite.connection import connect_reader, wrap_sqlite_errors
 from narrun_async.stores.sqlite.migrations import refuse_foreign
 
@@ -32,7 +33,7 @@ class Footprint:
     endpoints: Sequence[str]
     #: files of requests, wherever they were put
     batch_files: Sequence[str] = ()
-    #: what providers were given or made of batches, by their ids
+    #: what providers were given or made of batches, and batches that they may still work on, by their ids
     remote_files: Sequence[str] = ()
 
 
@@ -72,6 +73,7 @@ async def read_footprint(path: Path) -> Footprint:
         batch_files=_texts([one["input_path"] for one in batches]),
         remote_files=_texts(
             [one[column] for one in batches for column in ("remote_file_id", "output_file_id", "error_file_id")]
+            + [one["remote_batch_id"] for one in batches if one["state"] != BatchState.CLOSED.value]
         ),
     )
 
