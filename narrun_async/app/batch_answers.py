@@ -87,8 +87,10 @@ async def _ask_and_note(request: BatchRequest, tell: Tell) -> Sequence[tuple[Bat
     async with reading(request.database) as store:
         experiment = await find_experiment(store, named(request.run.experiment_id))
         batches = await chosen_batches(store, experiment, request.numbers, states=OPEN)
+    # Where nothing was sent there is nobody to ask, and no key is needed.
+    with_provider = [one for one in batches if one.state is BatchState.SUBMITTED]
     told: list[tuple[Batch, RemoteBatch]] = []
-    async with _providers(request, experiment, batches) as groups:
+    async with _providers(request, experiment, with_provider) as groups:
         for provider, group in groups:
             told += await ask(provider, group)
     if not any(is_news(batch, remote) for batch, remote in told):
@@ -160,6 +162,8 @@ async def collect_batches(request: BatchRequest, options: CollectOptions, *, tel
         async with writing(request.database, purpose="batch collect") as (store, _):
             await remove_closed_files(store, experiment, request.run.log_root, tell)
         return ExitCode.TEMPORARY if open_batches else ExitCode.COMPLETED
+    if obstacle is not None:
+        tell(f"NOTE: {obstacle}")
     directory = batch_directory(experiment, request.run.log_root)
     files: list[Path] = []
     async with _providers(request, experiment, ended) as groups:

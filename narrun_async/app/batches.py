@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -130,10 +131,15 @@ async def submit_batches(request: BatchRequest, *, resubmit: bool, tell: Tell) -
             raise UsageError("--resubmit is for batches whose creation is in doubt", advice="name them with --batch")
         async with open_batch_provider(plan.config, request.environment, api_url=run.api_url) as (provider, url):
             submitter = Submitter(
-                store=store, provider=provider, api_url=url, tell=tell, sleep=anyio.sleep, settle_s=request.settle_s
+                store=store,
+                provider=provider,
+                api_url=url,
+                tell=tell,
+                sleep=anyio.sleep,
+                settle_s=request.settle_s,
+                before_sending=partial(_refuse_overspending, store, plan),
             )
             for batch in batches:
-                await _refuse_overspending(store, plan, batch)
                 submitted = await (submitter.resubmit(batch) if resubmit else submitter.submit(batch))
                 tell(f"batch {batch.number}: submitted as {submitted.remote_batch_id} ({submitted.remote_status})")
     tell(f"next       narrun batch poll {plan.experiment.experiment_id} --wait{option(run)}")
@@ -185,7 +191,7 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
         for batch in batches:
             if abandons:
                 done = await abandon(store, batch)
-            elif batch.state is BatchState.EXPORTED:
+            elif batch.state is BatchState.EXPORTED and batch.remote_file_id is None:
                 done = await withdraw(store, batch)
             else:
                 done = await _cancel_at_provider(request, store, experiment, batch, tell)

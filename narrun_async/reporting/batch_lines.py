@@ -41,9 +41,7 @@ def open_batches_lines(batches: Sequence[Batch]) -> list[str]:
     if not still_open:
         return []
     n_requests = sum(one.n_requests for one in still_open)
-    return [
-        f"batches    {n_requests:,} narratives are in {len(still_open)} open batches; `narrun batch list` shows them"
-    ]
+    return [f"batches    {len(still_open)} open, with {n_requests:,} narratives; `narrun batch list` shows them"]
 
 
 def batch_json(batch: Batch, *, n_recorded: int) -> dict[str, object]:

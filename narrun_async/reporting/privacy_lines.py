@@ -25,7 +25,7 @@ def scrub_plan_lines(database: Path, holdings: TextHoldings, open_batches: Seque
     if open_batches:
         n_requests = sum(batch.n_requests for batch in open_batches)
         lines.append(
-            f"NOTE: {len(open_batches)} batches with {n_requests:,} requests are open; their answers, which may"
+            f"NOTE: batches are open ({len(open_batches)}, with {n_requests:,} requests); their answers, which may"
         )
         lines.append("      be paid for, cannot be stored afterwards: `narrun batch collect` does it before")
     if holdings.foreign_tables:

@@ -58,6 +58,7 @@ class World:
     n_uploads: int = 0
     n_looks: int = 0
     told: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
 
     def now(self) -> datetime:
         return BEGAN + timedelta(seconds=self.now_s)
@@ -103,6 +104,7 @@ class World:
         return self._batch() if shown else None
 
     async def delete_file(self, file_id: str) -> CallFailure | None:
+        self.deleted.append(file_id)
         return None
 
     async def cancel_batch(self, remote_batch_id: str) -> RemoteBatch | CallFailure:
@@ -127,7 +129,7 @@ class Rig:
     store: SqliteStore
     batch: Batch
 
-    def submitter(self) -> Submitter:
+    def submitter(self, **options: Any) -> Submitter:
         """Another process, as it were."""
         world: Any = self.world
         return Submitter(
@@ -137,11 +139,12 @@ class Rig:
             tell=world.told.append,
             sleep=world.sleep,
             now=world.now,
+            **options,
         )
 
-    async def submit(self) -> Batch:
+    async def submit(self, **options: Any) -> Batch:
         (batch,) = await self.store.list_batches()
-        return await self.submitter().submit(batch)
+        return await self.submitter(**options).submit(batch)
 
     async def state(self) -> BatchState:
         (batch,) = await self.store.list_batches()
@@ -261,6 +264,37 @@ async def test_a_word_of_a_person_does_not_outweigh_that_of_the_provider(rig: Ri
     (batch,) = await rig.store.list_batches()
     assert (await rig.submitter().resubmit(batch)).state is BatchState.SUBMITTED
     assert rig.world.n_creations == 0
+
+
+async def too_dear(batch: Batch) -> None:
+    raise TemporaryError("it would cost too much")
+
+
+async def test_what_may_not_be_sent_is_not_even_uploaded(rig: Rig) -> None:
+    with pytest.raises(TemporaryError, match="too much"):
+        await rig.submit(before_sending=too_dear)
+    assert (await rig.state(), rig.world.n_uploads, rig.world.n_creations) == (BatchState.EXPORTED, 0, 0)
+
+
+async def test_what_is_with_the_provider_is_taken_up_though_nothing_may_be_sent(rig: Rig) -> None:
+    await killed_while_creating(rig)
+    rig.world.created["token-1"] = 40.0
+    assert (await rig.submit(before_sending=too_dear)).state is BatchState.SUBMITTED
+
+
+async def test_a_word_of_a_person_is_no_way_round_what_may_not_be_sent(rig: Rig) -> None:
+    await killed_while_creating(rig)
+    (batch,) = await rig.store.list_batches()
+    with pytest.raises(TemporaryError, match="too much"):
+        await rig.submitter(before_sending=too_dear).resubmit(batch)
+    assert (await rig.state(), rig.world.n_uploads, rig.world.n_creations) == (BatchState.CREATING, 0, 0)
+
+
+async def test_cancelling_an_upload_that_was_cut_off_deletes_what_arrived(rig: Rig) -> None:
+    batch = await rig.store.advance_batch(rig.batch, BatchState.UPLOADING, {"intended_at": rig.world.now()})
+    rig.world.n_uploads = 1
+    assert (await cancel(rig.submitter(), batch)).state is BatchState.CLOSED
+    assert rig.world.deleted == ["file-1"]
 
 
 async def test_cancelling_in_doubt_asks_first_and_stops_what_there_is(rig: Rig) -> None:

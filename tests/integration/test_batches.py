@@ -15,9 +15,11 @@ import anyio
 import pytest
 from batch_rig import BatchRig, mode_of, open_batch_rig, vllm_lines, write_lines
 
+from narrun_async.app.batches import list_batches
 from narrun_async.app.planning import RunRequest
 from narrun_async.app.privacy import purge_database, scrub_database
 from narrun_async.app.running import preview_run
+from narrun_async.app.showing import show_experiment
 from narrun_async.batching.shards import ShardLimits
 from narrun_async.errors import (
     BadInputError,
@@ -213,6 +215,21 @@ async def test_error_rows_are_retried_by_a_batch_and_a_success_is_never_touched(
         retried = rig.ask("SELECT first_error_message, attempt_count FROM narrative_results WHERE attempt_count > 1")
         assert len(retried) == n_errors
         assert all(row["first_error_message"] for row in retried)
+        await rig.verify()
+
+
+async def test_what_is_missing_and_what_failed_can_be_one_batch(open_rig: OpenRig) -> None:
+    async with open_rig(fault_rates={"refusal": 0.3}) as rig:
+        rig.endpoint.batches.change(expired_share=0.25)
+        await rig.all_of_it(rig.write_config())
+        n_errors = sum(row["error_occurred"] for row in rig.rows().values())
+        rig.endpoint.change_behaviour(fault_rates={})
+        rig.endpoint.batches.change(expired_share=0)
+        await rig.export(retry_errors=True)
+        assert rig.ask_one("SELECT n_requests FROM batches WHERE number = 2") == n_errors + rig.n_missing()
+        await rig.submit()
+        assert await rig.collect() is ExitCode.COMPLETED
+        assert (len(rig.rows()), rig.ask_one("SELECT MAX(attempt_count) FROM narrative_results")) == (40, 2)
         await rig.verify()
 
 
@@ -424,6 +441,31 @@ async def test_a_batch_is_not_sent_beyond_the_budget(open_rig: OpenRig) -> None:
         assert rig.states() == ["closed", "submitted"]
 
 
+async def test_a_budget_that_is_used_up_does_not_keep_a_batch_that_exists_from_being_taken_up(
+    open_rig: OpenRig, tmp_path: Path
+) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        shutil.copytree(tmp_path / "data", tmp_path / "older")
+        await rig.submit()
+        shutil.rmtree(tmp_path / "data")
+        shutil.copytree(tmp_path / "older", tmp_path / "data")
+        await rig.submit(overrides={"run.max_tokens_total": 1})
+        assert rig.states() == ["submitted"]
+        assert rig.endpoint.batches.stats().batches == 1
+
+
+async def test_cancelling_deletes_the_upload_of_a_batch_that_was_never_created(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        rig.endpoint.batches.change(creation_status=429)
+        with pytest.raises(TemporaryError):
+            await rig.submit()
+        assert (rig.states(), rig.endpoint.batches.stats().files) == (["exported"], 1)
+        await rig.cancel()
+        assert (rig.states(), rig.endpoint.batches.stats().files) == (["closed"], 0)
+
+
 async def test_polling_needs_the_lock_for_news_only_and_does_without_it(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         rig.endpoint.batches.change(latency_ms=1e6)
@@ -439,6 +481,78 @@ async def test_polling_needs_the_lock_for_news_only_and_does_without_it(open_rig
                 await rig.submit()
         assert await rig.poll() is ExitCode.COMPLETED
         assert rig.states() == ["ended"]
+
+
+async def test_where_nothing_was_sent_nobody_is_asked_and_no_key_is_needed(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(model__api_key_env="KEY_OF_NOBODY"))
+        assert await rig.poll() is ExitCode.COMPLETED
+        assert await rig.collect() is ExitCode.TEMPORARY
+        assert "nothing to collect yet" in rig.told
+        with pytest.raises(NarrunError, match="KEY_OF_NOBODY"):
+            await rig.submit()
+
+
+async def test_who_waits_is_told_what_is_new_and_nothing_twice(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        rig.endpoint.batches.change(latency_ms=1e6)
+        await rig.export(new=rig.write_config())
+        await rig.submit()
+        rig.said.clear()
+        async with anyio.create_task_group() as beside:
+
+            async def end_it() -> None:
+                while not rig.said:
+                    await anyio.sleep(0.01)
+                await anyio.sleep(0.2)  # some more questions, all answered alike
+                rig.endpoint.batches.change(latency_ms=0)
+
+            beside.start_soon(end_it)
+            assert await rig.poll(waits=True) is ExitCode.COMPLETED
+        assert [line.partition(",")[0] for line in rig.said] == ["batch 1: in_progress", "batch 1: completed"]
+
+
+async def test_a_batch_is_asked_for_where_it_was_sent(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        config = rig.write_config(model__api_url="http://127.0.0.1:9/v1/chat/completions")
+        await rig.export(new=config)
+        with pytest.raises(TemporaryError):
+            await rig.submit()
+        await rig.submit(api_url=rig.endpoint.url)
+        assert rig.ask_one("SELECT api_url FROM batches") == rig.endpoint.url
+        assert await rig.poll() is ExitCode.COMPLETED
+        assert await rig.collect() is ExitCode.COMPLETED
+        assert rig.ask_one("SELECT api_url FROM runs WHERE mode = 'batch'") == rig.endpoint.url
+
+
+async def test_ended_batches_are_collected_though_others_cannot_be_asked_about(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=20))
+        await rig.submit(numbers=[1])
+        await rig.poll()
+        rig.endpoint.batches.change(latency_ms=1e6)
+        await rig.submit(numbers=[2])
+        with closing(sqlite3.connect(rig.database)) as db, db:
+            db.execute("UPDATE batches SET remote_batch_id = 'batch_of_nobody' WHERE number = 2")
+        assert await rig.collect() is ExitCode.TEMPORARY
+        assert (rig.states(), len(rig.rows())) == (["closed", "submitted"], 20)
+        assert any(line.startswith("NOTE: ") and "batch 2" in line for line in rig.told)
+
+
+async def test_batches_are_listed_as_they_are_known_and_told_beside_their_experiment(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=20))
+        await rig.submit(numbers=[1])
+        await rig.collect()
+        header, *rows = await list_batches(rig.database, None, open_only=False, as_json=False)
+        assert header.split()[:3] == ["batch", "experiment", "state"]
+        key = rig.experiment_id()[:8]
+        assert [row.split()[:4] for row in rows] == [["1", key, "closed", "completed"], ["2", key, "exported", "-"]]
+        document = "\n".join(await list_batches(rig.database, "latest", open_only=True, as_json=True))
+        (only,) = json.loads(document)
+        assert (only["number"], only["n_requests"], only["n_recorded"]) == (2, 20, 0)
+        shown = "\n".join(await show_experiment(rig.database, "latest", as_json=False))
+        assert "1 open, with 20 narratives" in shown
 
 
 async def test_waiting_outlasts_a_provider_that_is_away_for_a_while(open_rig: OpenRig) -> None:
@@ -507,11 +621,9 @@ async def test_a_wrong_key_stops_every_command_before_anything_is_recorded(open_
     async with open_rig(auth_key="the-right-key-0123456789") as rig:
         await rig.export(new=rig.write_config())
         rig.environment["OPENAI_API_KEY"] = "another-key-0123456789"
-        for command in (rig.submit, rig.cancel):
-            if command is rig.submit:
-                with pytest.raises(FatalEndpointError) as refused:
-                    await command()
-                assert "another-key" not in str(refused.value)
+        with pytest.raises(FatalEndpointError) as refused:
+            await rig.submit()
+        assert "another-key" not in f"{refused.value} {refused.value.advice}"
         assert rig.states() == ["exported"]
         rig.environment["OPENAI_API_KEY"] = "the-right-key-0123456789"
         await rig.submit()
@@ -683,7 +795,7 @@ async def test_scrubbing_names_batch_files_and_answers_that_come_later_are_refus
         await rig.submit()
         told: list[str] = []
         await scrub_database(rig.database, dry_run=False, confirm=lambda _: None, tell=told.append)
-        assert any("1 batches with 40 requests are open" in line for line in told)
+        assert any("batches are open (1, with 40 requests)" in line for line in told)
         assert any("this batch file still holds texts" in line and "batch-0001.jsonl" in line for line in told)
         with pytest.raises(BadInputError, match="scrubbed"):
             await rig.collect()

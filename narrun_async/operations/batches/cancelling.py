@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from narrun_async.batching.requests import remote_name
 from narrun_async.clock import utc_now
 from narrun_async.errors import UsageError
 from narrun_async.models import Batch, BatchState
@@ -13,7 +14,7 @@ from narrun_async.retrying import CallFailure
 
 
 async def withdraw(store: BatchStore, batch: Batch) -> Batch:
-    """Close a batch that was never sent."""
+    """Close a batch of which nothing was sent."""
     return await _close(store, batch, "cancelled before it was sent")
 
 
@@ -41,8 +42,7 @@ async def cancel(submitter: Submitter, batch: Batch) -> Batch:
             advice="`narrun batch collect` stores its answers, which are paid for; --abandon gives them up",
         )
     if batch.state is not BatchState.SUBMITTED:
-        if batch.remote_file_id is not None:
-            await forget_file(submitter, batch.remote_file_id)
+        await _forget_upload(submitter, batch)
         return await _close(store, batch, "cancelled before the provider worked on it")
     assert batch.remote_batch_id is not None
     remote = await provider.cancel_batch(batch.remote_batch_id)
@@ -55,12 +55,21 @@ async def cancel(submitter: Submitter, batch: Batch) -> Batch:
     return await note(store, batch, remote)
 
 
-async def forget_file(submitter: Submitter, file_id: str) -> bool:
-    """Have the provider delete a file that holds narratives; whether it says that it has."""
+async def _forget_upload(submitter: Submitter, batch: Batch) -> None:
+    """Have the provider delete what was uploaded, for it holds narratives. Where it does not, that is said."""
+    file_id = batch.remote_file_id
+    if file_id is None:  # the upload may have been cut off before its answer was here
+        name = remote_name(batch.token)
+        found = await submitter.provider.find_file(name)
+        if isinstance(found, CallFailure):
+            submitter.tell(f"NOTE: whether the provider has the file {name} is not known: {found.message}")
+            return
+        if found is None:
+            return
+        file_id = found.file_id
     failure = await submitter.provider.delete_file(file_id)
     if failure is not None:
         submitter.tell(f"NOTE: the provider keeps the file {file_id}: {failure.message}")
-    return failure is None
 
 
 async def _close(store: BatchStore, batch: Batch, why: str) -> Batch:

@@ -37,6 +37,7 @@ class Submitter:
     second submitter, which sees the intents and not yet the handles, would have to wait anyway.
 
     :param tell: one line for a person
+    :param before_sending: may refuse, by an error, what would be sent and is not with the provider yet
     :param sleep: seconds
     :param now: the wall clock, aware
     """
@@ -49,6 +50,7 @@ class Submitter:
     sleep: Callable[[float], Awaitable[None]]
     now: Callable[[], datetime] = field(default=utc_now)
     settle_s: float = SETTLE_S
+    before_sending: Callable[[Batch], Awaitable[None]] | None = None
 
     async def submit(self, batch: Batch) -> Batch:
         """From whatever was done before, to a batch that the provider has. Safe to repeat after any failure.
@@ -62,6 +64,8 @@ class Submitter:
             return await self.take_up(batch, found)
         if batch.state in IN_DOUBT:
             batch = await self.store.advance_batch(batch, BatchState.EXPORTED, {"intended_at": None})
+        if self.before_sending is not None:
+            await self.before_sending(batch)
         if batch.state is not BatchState.UPLOADED:
             batch = await self._upload(batch)
         return await self._create(batch)
@@ -74,6 +78,8 @@ class Submitter:
         found = await self.provider.find_batch(token=batch.token, input_file_id=batch.remote_file_id)
         if isinstance(found, RemoteBatch):
             return await self.take_up(batch, found)
+        if self.before_sending is not None:
+            await self.before_sending(batch)
         n_resubmissions = batch.n_resubmissions + 1
         token = token_of(
             batch.experiment_id, batch.number, input_sha256=batch.input_sha256, n_resubmissions=n_resubmissions
@@ -206,8 +212,7 @@ class Submitter:
             if found is not None:
                 return await self.take_up(batch, found)
         # Surely not created. Its file is looked up anew the next time, for it may be what was refused.
-        surely_none = {"intended_at": None, "remote_file_id": None}
-        await self.store.advance_batch(batch, BatchState.EXPORTED, surely_none)
+        await self.store.advance_batch(batch, BatchState.EXPORTED, {"intended_at": None})
         raise problem_of(created, doing=f"batch {batch.number} was not created")
 
     async def take_up(self, batch: Batch, found: RemoteBatch) -> Batch:
