@@ -38,6 +38,7 @@ from narrun_async.stores.removal import BATCHES_DIRECTORY, overwrite_and_remove
 Named = TypeVar("Named")
 
 _LIST = "`narrun batch list` shows those that there are"
+_ITS_ANSWERS = "`narrun batch collect` stores its answers, which are paid for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +187,8 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
     async with writing(database, purpose="batch cancel") as (store, _):
         experiment = await find_experiment(store, named(run.experiment_id))
         batches = await chosen_batches(store, experiment, request.numbers, states=OPEN)
+        if not abandons:
+            batches = _not_ended(batches, were_named=bool(request.numbers), tell=tell)
         if not batches:
             tell("nothing to cancel")
         for batch in batches:
@@ -202,6 +205,20 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
                 tell("           what it answered until it stops is paid for; `narrun batch collect` stores it")
         await remove_closed_files(store, experiment, run.log_root, tell)
     return ExitCode.COMPLETED
+
+
+def _not_ended(batches: Sequence[Batch], *, were_named: bool, tell: Tell) -> Sequence[Batch]:
+    """Those whose answers are not there yet.
+
+    :raises UsageError: one of the others was meant
+    """
+    for batch in batches:
+        if batch.state is BatchState.ENDED:
+            said = f"batch {batch.number} has ended ({batch.remote_status}), so there is nothing to cancel"
+            if were_named:
+                raise UsageError(said, advice=f"{_ITS_ANSWERS}; --abandon gives them up")
+            tell(f"{said}; {_ITS_ANSWERS}")
+    return [one for one in batches if one.state is not BatchState.ENDED]
 
 
 async def _cancel_at_provider(

@@ -88,6 +88,8 @@ WHERE: dict[str, dict[str, int]] = {
     "after the end of the run": {"collect": 1},
     "lock given back": {"export": 1, "submit": 1, "collect": 1},
 }
+#: what is done before a command is killed there, where it is not simply all that comes before it: up to this command
+BEFORE = {("collect", "batch: asked about"): "poll", ("cancel", "batch files: one removed"): "submit"}
 CASES = [
     (command, name, occurrence)
     for name, commands in WHERE.items()
@@ -169,9 +171,9 @@ def go_on(stage: Stage, workplace: Workplace, *, until: str | None = None) -> No
 def crash_and_recover(stage: Stage, command: str, name: str, occurrence: int, directory: Path) -> None:
     workplace = new_workplace(directory, stage.endpoint)
     before = stage.endpoint.batch_stats()
-    go_on(stage, workplace, until="poll" if command == "cancel" else command)
-    if command == "cancel":
+    if command == "cancel":  # which is for batches that go on
         stage.endpoint.change_batches(latency_ms=1e6)
+    go_on(stage, workplace, until=BEFORE.get((command, name), "poll" if command == "cancel" else command))
     rows = rows_of(workplace)
 
     stage.program.run(workplace, *arguments(workplace, command), at=name, occurrence=occurrence).expect(KILLED)

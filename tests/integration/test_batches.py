@@ -455,6 +455,36 @@ async def test_a_budget_that_is_used_up_does_not_keep_a_batch_that_exists_from_b
         assert rig.endpoint.batches.stats().batches == 1
 
 
+async def test_cancelling_passes_by_what_has_ended_and_refuses_it_by_name(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=20))
+        await rig.submit(numbers=[1])
+        await rig.poll()
+        rig.endpoint.batches.change(latency_ms=1e6)
+        await rig.submit()
+        with pytest.raises(UsageError, match="batch 1 has ended"):
+            await rig.cancel(numbers=[2, 1])
+        assert (await rig.poll(), rig.said[-1].partition(",")[0]) == (ExitCode.TEMPORARY, "batch 2: in_progress")
+        await rig.cancel()
+        await rig.poll()
+        assert rig.states() == ["ended", "ended"]
+        await rig.collect()
+        assert (rig.states(), len(rig.rows())) == (["closed", "closed"], 30)
+        await rig.cancel()
+        assert rig.told[-1] == "nothing to cancel"
+
+
+async def test_abandoning_asks_nobody_whatever_the_state(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=20))
+        await rig.submit(numbers=[1])
+        await rig.poll()
+        await rig.endpoint.go_down()
+        await rig.cancel(abandons=True)
+        assert (rig.states(), rig.batch_files(), rig.n_missing()) == (["closed", "closed"], [], 40)
+        await rig.verify()
+
+
 async def test_cancelling_deletes_the_upload_of_a_batch_that_was_never_created(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         await rig.export(new=rig.write_config())

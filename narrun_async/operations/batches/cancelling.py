@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from narrun_async.batching.requests import remote_name
 from narrun_async.clock import utc_now
-from narrun_async.errors import UsageError
 from narrun_async.models import Batch, BatchState
 from narrun_async.operations.batches.failures import problem_of
 from narrun_async.operations.batches.polling import note
@@ -24,11 +23,10 @@ async def abandon(store: BatchStore, batch: Batch) -> Batch:
 
 
 async def cancel(submitter: Submitter, batch: Batch) -> Batch:
-    """Close a batch that the provider surely has not, or have the provider stop working on it.
+    """Close a batch that the provider surely has not, or have the provider stop working on it; it has not ended yet.
 
     In the latter case it stays open until the provider says that it has stopped, and what was answered is collected.
 
-    :raises UsageError: it has ended; its answers are there
     :raises NarrunError: the provider cannot be asked, or refuses
     """
     store, provider = submitter.store, submitter.provider
@@ -36,11 +34,6 @@ async def cancel(submitter: Submitter, batch: Batch) -> Batch:
         found = await submitter.find(batch)
         if found is not None:
             batch = await submitter.take_up(batch, found)
-    if batch.state is BatchState.ENDED:
-        raise UsageError(
-            f"batch {batch.number} has ended ({batch.remote_status}), so there is nothing to cancel",
-            advice="`narrun batch collect` stores its answers, which are paid for; --abandon gives them up",
-        )
     if batch.state is not BatchState.SUBMITTED:
         await _forget_upload(submitter, batch)
         return await _close(store, batch, "cancelled before the provider worked on it")
