@@ -107,7 +107,7 @@ async def export_experiment(
     elif out is None:
         tell(f"next       narrun batch submit {plan.experiment.experiment_id}{option(run)}")
     else:
-        tell("these files hold narratives; they are readable by you only, and `narrun purge` does not know the place")
+        tell("these files hold narratives; only you can read them, and `narrun purge` names them but leaves them")
         tell(f"next       narrun batch collect {plan.experiment.experiment_id} --from OUTPUT{option(run)}")
     return ExitCode.COMPLETED
 
