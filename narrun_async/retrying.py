@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -254,16 +254,18 @@ def _judge_fatal(status: int, error: _ErrorBody) -> CallFailure | None:
 
 
 def _fatal(status: int, sentence: str, error: _ErrorBody) -> CallFailure:
-    quoted = " ".join("".join(sign if sign.isprintable() else " " for sign in error.message).split())
-    if len(quoted) > _MAX_QUOTED_CHARS:
-        quoted = quoted[: _MAX_QUOTED_CHARS - 1] + "…"
     return CallFailure(
         failure_class=FailureClass.FATAL,
         category=ErrorCategory.FATAL,
         message=f"HTTP {status}{_named(status, error)}: {sentence}",
         http_status=status,
-        quoted=quoted,
+        quoted=_quoted(error),
     )
+
+
+def _quoted(error: _ErrorBody) -> str:
+    quoted = " ".join("".join(sign if sign.isprintable() else " " for sign in error.message).split())
+    return quoted if len(quoted) <= _MAX_QUOTED_CHARS else quoted[: _MAX_QUOTED_CHARS - 1] + "…"
 
 
 def _failed(
@@ -333,6 +335,42 @@ def _identifier(value: object) -> str:
         return ""
     text = str(value)
     return text if _IDENTIFIER.fullmatch(text) else ""
+
+
+# --- calls about files and batches -----------------------------------------------------------------------------------
+
+
+def judge_service_reply(reply: RawReply, *, may_quote: bool) -> CallFailure | None:
+    """What an answer means to a call about files or batches; None for success.
+
+    :param may_quote: the request held no narrative, so the endpoint's words may be shown
+    """
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    error = _read_error(reply.body)
+    if status in (404, 405, 410, 501):
+        return _fatal(status, "the endpoint knows nothing of this kind there", error if may_quote else _ErrorBody())
+    failure = judge_reply(reply)
+    assert failure is not None
+    if not may_quote:
+        return replace(failure, quoted="")
+    # Messages about keys repeat the key.
+    return failure if failure.quoted or status in (401, 403) else replace(failure, quoted=_quoted(error))
+
+
+def may_have_acted(failure: CallFailure) -> bool:
+    """Whether an endpoint may have done what it was asked for although the call failed.
+
+    It has not where nothing reached it, and where it said so: by a status below 500 that is no timeout or conflict.
+    """
+    status = failure.http_status
+    if status is None:
+        return failure.category in _AFTER_SENDING
+    return status < 300 or status in (408, 409, 425) or status >= 500
+
+
+_AFTER_SENDING = frozenset({ErrorCategory.CONNECTION_LOST, ErrorCategory.TIMEOUT, ErrorCategory.RESPONSE_TOO_LARGE})
 
 
 # --- Retry-After -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from narrun_async.caller.outcomes import (
     internal_failure,
     refused,
     source_changed,
+    unpack,
 )
 from narrun_async.caller.second_tries import first_answer_stands, outcome_of_both, second_try_after
 from narrun_async.clock import utc_now
@@ -29,12 +30,10 @@ from narrun_async.models import (
     Detection,
     Envelope,
     ErrorCategory,
-    Failure,
     Outcome,
     RawReply,
     text_sha256,
 )
-from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
 from narrun_async.prompting import Change, RequestTemplate
@@ -329,12 +328,7 @@ async def call_within(
 ) -> tuple[RawReply, Envelope] | CallFailure:
     """One call, whose answer must be a chat completion."""
     reply = await _reply_within(provider, body, deadline_s)
-    if isinstance(reply, CallFailure):
-        return reply
-    envelope = parse_envelope(reply.body)
-    if isinstance(envelope, Failure):
-        return judge_answer(envelope)
-    return reply, envelope
+    return reply if isinstance(reply, CallFailure) else unpack(reply)
 
 
 async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) -> RawReply | CallFailure:

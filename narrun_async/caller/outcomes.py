@@ -6,8 +6,14 @@ from datetime import datetime
 
 from narrun_async.caller.flights import AttemptFailed
 from narrun_async.models import Attempt, Envelope, ErrorCategory, Failure, Outcome, RawReply, Verdict, WorkItem
-from narrun_async.parsing import parse_answer, stored_raw
-from narrun_async.retrying import CallFailure
+from narrun_async.parsing import parse_answer, parse_envelope, stored_raw
+from narrun_async.retrying import CallFailure, judge_answer
+
+
+def unpack(reply: RawReply) -> tuple[RawReply, Envelope] | CallFailure:
+    """An answer with HTTP 200, which must be a chat completion."""
+    envelope = parse_envelope(reply.body)
+    return judge_answer(envelope) if isinstance(envelope, Failure) else (reply, envelope)
 
 
 def internal_failure(item: WorkItem, error: Exception) -> Outcome:

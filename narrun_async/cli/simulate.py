@@ -62,6 +62,14 @@ def simulate(
         list[str] | None,
         typer.Option("--refuse-parameter", help="Request parameters that get 400.", show_default=False),
     ] = None,
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--batch",
+            help="KNOB=NUMBER of its Batch API, such as latency_ms=5000 or expired_share=0.1; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(help="Append every request body to this file (it holds prompts).", show_default=False),
@@ -70,7 +78,7 @@ def simulate(
     """Serve a simulated OpenAI-compatible endpoint until it is stopped; its answers mean nothing.
 
     Its URL is the one line on standard output. SIGUSR1 takes it down, SIGUSR2 up again; GET /simulation/stats counts
-    calls, POST /simulation/behaviour changes how it behaves.
+    calls, POST /simulation/behaviour changes how it behaves; /simulation/batches does both for its Batch API.
     """
     from narrun_async.app.simulating import serve_simulation
 
@@ -81,6 +89,7 @@ def simulate(
         on_ready=lambda url: typer.echo(url),
         faults=fault or [],
         always=always or [],
+        batch_knobs=batch or [],
         knobs={
             "seed": seed,
             "latency_model": latency_model,

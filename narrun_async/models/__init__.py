@@ -4,6 +4,15 @@ Texts, prompts and answers are `repr=False`: a value that lands in a log or a tr
 Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 """
 
+from narrun_async.models.batches import (
+    Batch,
+    BatchItem,
+    BatchLine,
+    BatchState,
+    NewBatch,
+    RemoteBatch,
+    RemoteFile,
+)
 from narrun_async.models.calls import (
     NO_USAGE,
     SECOND_TRY,
@@ -37,7 +46,7 @@ from narrun_async.models.experiments import (
     RunStart,
     Selection,
 )
-from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.reviews import (
     FilledRow,
@@ -62,6 +71,11 @@ __all__ = [
     "NO_USAGE",
     "SECOND_TRY",
     "Attempt",
+    "Batch",
+    "BatchId",
+    "BatchItem",
+    "BatchLine",
+    "BatchState",
     "CanaryCounts",
     "Cohort",
     "CohortRow",
@@ -83,6 +97,7 @@ __all__ = [
     "LeftAlone",
     "NarrativeId",
     "NarrativeType",
+    "NewBatch",
     "NewExperiment",
     "Outcome",
     "PageCursor",
@@ -91,6 +106,8 @@ __all__ = [
     "RawReply",
     "ReadLabel",
     "ReaderRole",
+    "RemoteBatch",
+    "RemoteFile",
     "RemovedFile",
     "ResultCounts",
     "Review",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from narrun_async.models.ids import NarrativeId
+from narrun_async.models.ids import BatchId, NarrativeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +169,8 @@ class Attempt:
     #: False when the failure was the endpoint's (outage, overload) and not counted against the narrative
     charged: bool
     usage: Usage = NO_USAGE
+    #: the provider made the call, as part of this batch; its duration is not known then, and 0
+    batch_id: BatchId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ from virtual.tables import Draft, Row, Tables
 
 _ATTEMPT_COLUMNS = (
     *("experiment_id", "run_id", "narrative_id", "started_at", "duration_s", "error_category", "error_message"),
-    *("http_status", "charged", "prompt_tokens", "completion_tokens"),
+    *("http_status", "charged", "prompt_tokens", "completion_tokens", "batch_id"),
 )
 _RUN_COLUMNS = ("run_id", "mode", "selection", "concurrency", "started_at", "ended_at", "runtime_s", "n_saved")
 _CANARY_COLUMNS = tuple(name for name in CANARY_ANSWERS if name != "canary_id")

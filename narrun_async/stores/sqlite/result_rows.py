@@ -31,6 +31,7 @@ def attempt_row(experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) ->
         attempt.charged,
         attempt.usage.prompt_tokens,
         attempt.usage.completion_tokens,
+        attempt.batch_id,
     )
 
 
@@ -50,7 +51,7 @@ def result_row(experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> 
         item.manual_flag,
         *_answer_columns(outcome),
         outcome.raw_response,
-        round(attempt.duration_s, 6) if attempt else None,
+        round(attempt.duration_s, 6) if attempt and attempt.batch_id is None else None,
         local_text(ended_at),
         int(is_error),
         None if isinstance(outcome.verdict, Detection) else outcome.verdict.message,

@@ -68,7 +68,7 @@ class ResultsPart(Database):
             {"data_checksum": cohort.data_checksum, "after": after.narrative_id, "until": until},
         )
         ranks = {row[0]: rank for rank, row in enumerate(between, after.row_num + 1)}
-        return [_work_item(row, ranks[row["narrative_id"]]) for row in rows]
+        return [work_item(row, ranks[row["narrative_id"]]) for row in rows]
 
     async def load_canaries(self, experiment: Experiment, *, limit: int) -> Sequence[WorkItem]:
         cohort = experiment.cohort
@@ -80,7 +80,7 @@ class ResultsPart(Database):
             "limit": limit,
         }
         rows = await self.fetch_all(statements.LOAD_CANARIES, parameters)
-        return [replace(_work_item(row, 0), is_canary=True) for row in rows]
+        return [replace(work_item(row, 0), is_canary=True) for row in rows]
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
         counts = await self.count_results(experiment)
@@ -240,7 +240,7 @@ def _cohort_row(row: sqlite3.Row) -> CohortRow:
     )
 
 
-def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
+def work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
     return WorkItem(
         narrative_id=NarrativeId(row["narrative_id"]),
         row_num=row_num,

@@ -204,8 +204,8 @@ FROM narrative_results WHERE experiment_id = :experiment_id
 
 INSERT_ATTEMPT = """
 INSERT INTO attempts (experiment_id, run_id, narrative_id, started_at, duration_s, error_category, error_message,
-                      http_status, charged, prompt_tokens, completion_tokens)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                      http_status, charged, prompt_tokens, completion_tokens, batch_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 #: a server of which only model and fingerprint were known has said its name
