@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -172,8 +173,6 @@ def draw_units(rng: np.random.Generator, *, n: int, n_labelled: int, truth: floa
 
 
 def _as_if_independent(units: Units) -> Units:
-    from dataclasses import replace
-
     return replace(units, incident=np.arange(units.state.size))
 
 

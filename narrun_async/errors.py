@@ -9,7 +9,9 @@
     │   ├── LockHeldError                 another process works on this database
     │   ├── WaitedTooLongError            the endpoint stayed unwell for longer than --max-wait
     │   ├── BudgetSpentError              --max-tokens-total or --max-cost is reached
-    │   └── ServingChangedError           another model answers, and --on-model-change is `stop`
+    │   ├── ServingChangedError           another model answers, and --on-model-change is `stop`
+    │   ├── BatchesOpenError              narratives are with the provider as batches
+    │   └── BatchChangedError             another process has gone on with a batch
     └── ConfigurationError           78   a setting, a credential or a model name is wrong
         ├── MissingPackageError           an optional package is not installed
         ├── FatalEndpointError            the endpoint refuses this configuration
@@ -158,6 +160,34 @@ class ServingChangedError(TemporaryError):
         super().__init__(
             f"the endpoint changed: {before} answered so far, {now} answers now; nothing of the new one was stored",
             advice="bring the old one back and resume, or resume with `--on-model-change warn` to go on with both",
+        )
+
+
+class BatchesOpenError(TemporaryError):
+    """Narratives of the experiment are in batches that are not closed; calling for them now would pay twice."""
+
+    def __init__(self, experiment_id: str, *, numbers: Sequence[int], n_requests: int) -> None:
+        self.experiment_id = experiment_id
+        self.numbers = tuple(numbers)
+        self.n_requests = n_requests
+        which = ", ".join(map(str, self.numbers))
+        batches, are = ("batch", "is") if len(self.numbers) == 1 else ("batches", "are")
+        super().__init__(
+            f"experiment {experiment_id} has {n_requests:,} narratives in {batches} {which}, which {are} not closed",
+            advice="a run would pay for them twice: `narrun batch poll` and `narrun batch collect` store the answers, "
+            "`narrun batch cancel` gives the narratives back",
+        )
+
+
+class BatchChangedError(TemporaryError):
+    """A batch is not in the state in which it was found."""
+
+    def __init__(self, number: int, *, was: str) -> None:
+        self.number = number
+        self.was = was
+        super().__init__(
+            f"batch {number} is not {was} any more: another process has gone on with it",
+            advice="`narrun batch list` shows where it stands; run the same command again",
         )
 
 

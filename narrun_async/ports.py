@@ -6,13 +6,18 @@ sees no more of it than it uses; one adapter implements all parts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
     AnswerIndicators,
+    Batch,
+    BatchId,
+    BatchItem,
+    BatchState,
     CallRecord,
     CanaryCounts,
     Cohort,
@@ -23,10 +28,14 @@ from narrun_async.models import (
     IngestReport,
     InvariantFinding,
     LabelImport,
+    NarrativeId,
+    NewBatch,
     NewExperiment,
     PageCursor,
     ProgressMark,
     RawReply,
+    RemoteBatch,
+    RemoteFile,
     ResultCounts,
     Review,
     ReviewId,
@@ -51,6 +60,7 @@ from narrun_async.models import (
     WorkItem,
     WriterMessage,
 )
+from narrun_async.retrying import CallFailure
 
 ConflictRule = Literal["error", "first"]
 
@@ -87,6 +97,54 @@ class ChatProvider(Protocol):
         :param body: the JSON request, encoded
         :raises CallError: no HTTP answer came (see `retrying`)
         """
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+class BatchProvider(Protocol):
+    """A provider's Batch API. Every method sends each of its requests once, under a deadline of its own, and waits for
+    nothing; what goes wrong comes back as a value that says whether the provider may have acted all the same
+    (`retrying.may_have_acted`).
+    """
+
+    async def upload_file(self, path: Path, *, name: str) -> RemoteFile | CallFailure:
+        """Send a file for use by a batch, streamed from disk.
+
+        :raises StorageError: it cannot be read
+        """
+
+    async def find_file(self, name: str) -> RemoteFile | CallFailure | None:
+        """The newest file of that name among all that the provider lists, or None where none has it."""
+
+    async def load_file(self, file_id: str) -> RemoteFile | CallFailure:
+        """What the provider says of a file now."""
+
+    async def download_file(
+        self, file_id: str, write: Callable[[bytes], None], *, max_bytes: int
+    ) -> CallFailure | None:
+        """Stream a file, piece by piece, the key taken out of it.
+
+        :param write: what it raises goes through; it must not be an OSError
+        :returns: None when it was whole; otherwise what was written is worth nothing
+        """
+
+    async def delete_file(self, file_id: str) -> CallFailure | None:
+        """Have the provider forget a file."""
+
+    async def create_batch(
+        self, input_file_id: str, *, endpoint: str, metadata: Mapping[str, str]
+    ) -> RemoteBatch | CallFailure:
+        """Have the provider work on a file that it holds. From here on it costs money."""
+
+    async def find_batch(self, *, token: str, input_file_id: str | None) -> RemoteBatch | CallFailure | None:
+        """The batch with this token, or of this file, among all that the provider lists; None where it has none."""
+
+    async def load_batch(self, remote_batch_id: str) -> RemoteBatch | CallFailure:
+        """What the provider says of a batch now."""
+
+    async def cancel_batch(self, remote_batch_id: str) -> RemoteBatch | CallFailure:
+        """Ask for the end of a batch; what is answered until then is kept, and paid."""
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -230,6 +288,9 @@ class ResultStore(Protocol):
     async def count_detected(self, experiment_id: ExperimentId) -> tuple[int, int]:
         """Rows detected and not detected, labelled or not."""
 
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        """Successes whose answer came when it was asked for once more."""
+
     async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
         """Error rows by category, most frequent first."""
 
@@ -246,7 +307,44 @@ class ResultStore(Protocol):
         """Result rows in cohort order, as column → value."""
 
     def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
-        """Every narrative of the cohort in its order, with its result where there is one."""
+        """Every narrative of the cohort in its order, with its result where there is one.
+
+        Of an experiment whose cohort nobody recorded, the narratives that have a result.
+        """
+
+
+class BatchStore(Protocol):
+    """What batches need; apart from `Store`, because no run does."""
+
+    async def add_batch(self, new: NewBatch, items: Sequence[BatchItem]) -> Batch:
+        """Record a batch whose file is whole, and which narratives are in it, in one transaction."""
+
+    async def list_batches(self, experiment_id: ExperimentId | None = None) -> Sequence[Batch]:
+        """Every batch of an experiment, or of all of them, oldest first."""
+
+    async def advance_batch(self, batch: Batch, state: BatchState, changes: Mapping[str, object]) -> Batch:
+        """Bring a batch into another state, or a state again, and set columns of it; on disk when this returns.
+
+        :returns: the batch as it is now
+        :raises ValueError: the life of a batch knows no such step (`batching.states`)
+        :raises BatchChangedError: another process has brought it into another state meanwhile
+        """
+
+    async def list_spoken_for(
+        self, experiment_id: ExperimentId, *, after: NarrativeId, until: NarrativeId
+    ) -> Collection[NarrativeId]:
+        """Narratives between two, the latter included, that are in an open batch of the experiment."""
+
+    async def load_members(self, batch_id: BatchId) -> Mapping[NarrativeId, bool]:
+        """Every narrative of a batch, and whether it is done with: the ledger has a call of this batch for it, or it
+        has a row that no answer of the batch may change.
+        """
+
+    async def load_batch_items(self, batch_id: BatchId, narrative_ids: Sequence[NarrativeId]) -> Sequence[WorkItem]:
+        """Those of these narratives that are in the batch, as items; in no order."""
+
+    async def count_recorded(self, experiment_id: ExperimentId | None = None) -> Mapping[BatchId, int]:
+        """How many calls of each batch the ledger has; batches without any are left out."""
 
 
 class ReportStore(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from narrun_async.errors import ConfigurationError
 
@@ -12,6 +13,24 @@ from narrun_async.errors import ConfigurationError
 PLACEHOLDER = "<<TEXT>>"
 #: the whole text that a health check sends
 PROBE_TEXT = "Reply with the word OK."
+#: the last paragraph of the user message of a second try. Not a message of its own: the chat templates of Gemma 2 and 3
+#: and of some Mistral models refuse two user messages in a row (vLLM says 400, llama.cpp 500)
+REMINDER = (
+    "Reply with one complete JSON object in the form described above, every value within its stated range, "
+    "and with nothing before or after it."
+)
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+#: servers keep seeds in a signed 64-bit integer
+_SEEDS = 2**63
+
+
+class Change(StrEnum):
+    """What is different when a narrative is asked about once more."""
+
+    #: the reminder, and the next seed where a seed is sent: the same question would bring the same answer
+    REMINDER = "reminder"
+    #: twice the token limit and nothing else, so that the same answer can come to its end
+    MORE_TOKENS = "more_tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +56,8 @@ class RequestTemplate:
 
     #: the JSON around the gaps: one more piece than there are gaps
     _pieces: tuple[bytes, ...] = field(repr=False)
+    #: the same for a second try
+    _changed: Mapping[Change, tuple[bytes, ...]] = field(repr=False)
     _probe: bytes = field(repr=False)
 
     @classmethod
@@ -47,32 +68,60 @@ class RequestTemplate:
         """
         if PLACEHOLDER not in fields.user_template:
             raise ConfigurationError(f"`prompt.user_template` does not contain {PLACEHOLDER}")
-        messages = [{"role": "system", "content": fields.system_prompt}] if fields.system_prompt else []
-        opening = _encode({"model": fields.model, "messages": [*messages, {"role": "user", "content": ""}]})
         options = {
             name: value
             for name in ("temperature", "max_tokens", "seed", "top_p", "response_format")
             if (value := getattr(fields, name)) is not None
         }
-        closing = _encode({**options, "stream": False})
-        head = opening.removesuffix(b'"}]}')
-        tail = b'"}],' + closing.removeprefix(b"{")
-        first, *others = (_encode(part)[1:-1] for part in fields.user_template.split(PLACEHOLDER))
-        pieces = [head + first, *others]
-        pieces[-1] += tail
         probe = {"model": fields.model, "messages": [{"role": "user", "content": PROBE_TEXT}], "max_tokens": 1}
-        return cls(_pieces=tuple(pieces), _probe=_encode({**probe, "stream": False}))
+        return cls(
+            _pieces=_pieces(fields, options),
+            _changed=_changed_pieces(fields, options),
+            _probe=_encode({**probe, "stream": False}),
+        )
 
-    def body_for(self, narrative_text: str) -> bytes:
+    def body_for(self, narrative_text: str, change: Change | None = None) -> bytes:
         """The request for one narrative: ASCII JSON, the text in every gap, `<<TEXT>>` inside the text left alone.
 
         Total over all strings: what UTF-8 could not hold is escaped too.
+
+        :param change: of a second try; one that this template `can_make`
         """
-        return _encode(narrative_text)[1:-1].join(self._pieces)
+        pieces = self._pieces if change is None else self._changed[change]
+        return _encode(narrative_text)[1:-1].join(pieces)
+
+    def can_make(self, change: Change) -> bool:
+        """Whether there is anything to change: a token limit that is not sent cannot be doubled."""
+        return change in self._changed
 
     def probe_body(self) -> bytes:
         """A harmless request for one token, for health checks; it holds nothing of any narrative or prompt."""
         return self._probe
+
+
+def _pieces(fields: RequestFields, options: Mapping[str, object], *, ending: str = "") -> tuple[bytes, ...]:
+    """The JSON around the gaps.
+
+    :param ending: of the user message
+    """
+    messages = [{"role": "system", "content": fields.system_prompt}] if fields.system_prompt else []
+    opening = _encode({"model": fields.model, "messages": [*messages, {"role": "user", "content": ""}]})
+    head = opening.removesuffix(b'"}]}')
+    tail = b'"}],' + _encode({**options, "stream": False}).removeprefix(b"{")
+    first, *others = (_encode(part)[1:-1] for part in (fields.user_template + ending).split(PLACEHOLDER))
+    pieces = [head + first, *others]
+    pieces[-1] += tail
+    return tuple(pieces)
+
+
+def _changed_pieces(fields: RequestFields, options: Mapping[str, object]) -> dict[Change, tuple[bytes, ...]]:
+    seed = options.get("seed")
+    next_seed = {"seed": (seed + 1) % _SEEDS} if isinstance(seed, int) else {}
+    changed = {Change.REMINDER: _pieces(fields, {**options, **next_seed}, ending=f"\n\n{REMINDER}")}
+    doubled = {name: 2 * limit for name in _TOKEN_LIMITS if isinstance(limit := options.get(name), int)}
+    if doubled:
+        changed[Change.MORE_TOKENS] = _pieces(fields, {**options, **doubled})
+    return changed
 
 
 #: what a server can be asked to bind an answer to, by the name that `response_format` has for it

@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -54,7 +54,7 @@ class FailureClass(StrEnum):
     TRANSIENT = "transient"
     #: the answer cannot be used: an error row with its own category
     ANSWER = "answer"
-    #: this request will never be answered: an error row at once
+    #: this request will never be answered: an error row at once, unless the refusal `is_unexplained`
     PERMANENT = "permanent"
 
 
@@ -69,6 +69,8 @@ class CallFailure:
     http_status: int | None = None
     #: how long the endpoint asked us to wait; None where it said nothing usable
     retry_after_s: float | None = None
+    #: PERMANENT without a code, a type or a parameter: the request may be wrong, or the server in trouble
+    is_unexplained: bool = False
     #: the endpoint's own words where the class is FATAL; to be shown only where the request held no narrative
     quoted: str = field(default="", repr=False)
 
@@ -153,10 +155,17 @@ _CONTEXT_CODES = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded", "context_length_error"}
     | {"contextwindowexceedederror", "model_context_window_exceeded", "string_above_max_length"}
 )
-_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+# `invalid_prompt` is what OpenAI says to a text that its moderation flagged.
+_FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
+)
+#: vLLM names the length of the prompt as if it were a parameter …
+_CONTEXT_PARAM = "input_tokens"
+#: … and says "context length", too, where the limit that we send is what does not fit: a matter of the setting
+_LIMIT_PARAMS = frozenset({"max_tokens", "max_completion_tokens"})
 
-# vLLM and LM Studio give this case no code of its own. The text moves a permanent failure to a more telling category
-# and decides nothing else, so a prompt that is quoted in it can do no harm.
+# LM Studio, Ollama and older vLLM give this case no code of its own. The text moves a permanent failure to a more
+# telling category and decides nothing else, so a prompt that is quoted in it can do no harm.
 _CONTEXT_WORDS = re.compile(r"context (?:length|size|window|the overflows)|n_ctx", re.IGNORECASE)
 
 _MAX_ERROR_BODY_BYTES = 65_536
@@ -171,12 +180,18 @@ class _ErrorBody:
     code: str = ""
     type: str = ""
     param: str = ""
+    #: Azure's more exact code inside the error
+    inner_code: str = ""
     #: free text: it may quote the prompt, so it is shown only with fatal failures
     message: str = ""
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset({self.code.lower(), self.type.lower()})
+        return frozenset({self.code.lower(), self.type.lower(), self.inner_code.lower()})
+
+    @property
+    def explains_nothing(self) -> bool:
+        return not (self.code or self.type or self.param or self.inner_code)
 
 
 def judge_reply(reply: RawReply, *, now: datetime | None = None) -> CallFailure | None:
@@ -194,19 +209,28 @@ def judge_reply(reply: RawReply, *, now: datetime | None = None) -> CallFailure 
         return _fatal(status, "the endpoint redirects, and redirects are refused; give the final URL", _ErrorBody())
     if 400 <= status < 500 and (fatal := _judge_fatal(status, error)) is not None:
         return fatal
-    if error.names & _CONTEXT_CODES or (status in (400, 413, 422) and _CONTEXT_WORDS.search(error.message)):
+    if _is_context_overflow(status, error):
         return _failed(FailureClass.PERMANENT, ErrorCategory.CONTEXT_LENGTH, status, error)
     if status in (429, 503, 529):
         wait_s = parse_retry_after(reply.headers, now)
         return _failed(FailureClass.OVERLOAD, ErrorCategory.OVERLOADED, status, error, retry_after_s=wait_s)
-    if status in (408, 409, 425) or 500 <= status < 600:
+    if status in (408, 409, 425) or (500 <= status < 600 and status != 501):
         wait_s = parse_retry_after(reply.headers, now)
         return _failed(FailureClass.TRANSIENT, ErrorCategory.SERVER_ERROR, status, error, retry_after_s=wait_s)
-    if 400 <= status < 500:
+    if 400 <= status < 500 or status == 501:
         is_filter = bool(error.names & _FILTER_CODES)
         category = ErrorCategory.CONTENT_FILTER if is_filter else ErrorCategory.BAD_REQUEST
-        return _failed(FailureClass.PERMANENT, category, status, error)
+        is_unexplained = status == 400 and error.explains_nothing
+        return _failed(FailureClass.PERMANENT, category, status, error, is_unexplained=is_unexplained)
     return _failed(FailureClass.TRANSIENT, ErrorCategory.BAD_ENVELOPE, status, error)
+
+
+def _is_context_overflow(status: int, error: _ErrorBody) -> bool:
+    if error.names & _CONTEXT_CODES:
+        return True
+    if status not in (400, 413, 422) or error.param in _LIMIT_PARAMS:
+        return False
+    return error.param == _CONTEXT_PARAM or _CONTEXT_WORDS.search(error.message) is not None
 
 
 def _judge_fatal(status: int, error: _ErrorBody) -> CallFailure | None:
@@ -217,7 +241,7 @@ def _judge_fatal(status: int, error: _ErrorBody) -> CallFailure | None:
         return _fatal(status, "the endpoint refuses the API key or its rights", unquoted)
     if status == 407:
         return _fatal(status, "a proxy stands before the endpoint and wants credentials", _ErrorBody())
-    if status == 402 or (status == 429 and error.names & _QUOTA_CODES):
+    if status == 402 or error.names & _QUOTA_CODES:
         return _fatal(status, "the account has no credit or quota left", error)
     names_model = bool(error.names & _MODEL_CODES) or error.param == "model"
     if names_model and status in (400, 404, 410, 422):
@@ -230,16 +254,18 @@ def _judge_fatal(status: int, error: _ErrorBody) -> CallFailure | None:
 
 
 def _fatal(status: int, sentence: str, error: _ErrorBody) -> CallFailure:
-    quoted = " ".join("".join(sign if sign.isprintable() else " " for sign in error.message).split())
-    if len(quoted) > _MAX_QUOTED_CHARS:
-        quoted = quoted[: _MAX_QUOTED_CHARS - 1] + "…"
     return CallFailure(
         failure_class=FailureClass.FATAL,
         category=ErrorCategory.FATAL,
         message=f"HTTP {status}{_named(status, error)}: {sentence}",
         http_status=status,
-        quoted=quoted,
+        quoted=_quoted(error),
     )
+
+
+def _quoted(error: _ErrorBody) -> str:
+    quoted = " ".join("".join(sign if sign.isprintable() else " " for sign in error.message).split())
+    return quoted if len(quoted) <= _MAX_QUOTED_CHARS else quoted[: _MAX_QUOTED_CHARS - 1] + "…"
 
 
 def _failed(
@@ -249,6 +275,7 @@ def _failed(
     error: _ErrorBody,
     *,
     retry_after_s: float | None = None,
+    is_unexplained: bool = False,
 ) -> CallFailure:
     return CallFailure(
         failure_class=failure_class,
@@ -256,6 +283,7 @@ def _failed(
         message=f"HTTP {status}{_named(status, error)}",
         http_status=status,
         retry_after_s=retry_after_s,
+        is_unexplained=is_unexplained,
     )
 
 
@@ -288,11 +316,12 @@ def _read_error(body: bytes) -> _ErrorBody:
         return _ErrorBody(message=error)
     if not isinstance(error, dict):
         return _ErrorBody()
-    message = error.get("message")
+    message, inner = error.get("message"), error.get("innererror")
     return _ErrorBody(
         code=_identifier(error.get("code")),
         type=_identifier(error.get("type")),
         param=_identifier(error.get("param")),
+        inner_code=_identifier(inner.get("code")) if isinstance(inner, dict) else "",
         message=message if isinstance(message, str) else "",
     )
 
@@ -306,6 +335,42 @@ def _identifier(value: object) -> str:
         return ""
     text = str(value)
     return text if _IDENTIFIER.fullmatch(text) else ""
+
+
+# --- calls about files and batches -----------------------------------------------------------------------------------
+
+
+def judge_service_reply(reply: RawReply, *, may_quote: bool) -> CallFailure | None:
+    """What an answer means to a call about files or batches; None for success.
+
+    :param may_quote: the request held no narrative, so the endpoint's words may be shown
+    """
+    status = reply.status
+    if 200 <= status < 300:
+        return None
+    error = _read_error(reply.body)
+    if status in (404, 405, 410, 501):
+        return _fatal(status, "the endpoint knows nothing of this kind there", error if may_quote else _ErrorBody())
+    failure = judge_reply(reply)
+    assert failure is not None
+    if not may_quote:
+        return replace(failure, quoted="")
+    # Messages about keys repeat the key.
+    return failure if failure.quoted or status in (401, 403) else replace(failure, quoted=_quoted(error))
+
+
+def may_have_acted(failure: CallFailure) -> bool:
+    """Whether an endpoint may have done what it was asked for although the call failed.
+
+    It has not where nothing reached it, and where it said so: by a status below 500 that is no timeout or conflict.
+    """
+    status = failure.http_status
+    if status is None:
+        return failure.category in _AFTER_SENDING
+    return status < 300 or status in (408, 409, 425) or status >= 500
+
+
+_AFTER_SENDING = frozenset({ErrorCategory.CONNECTION_LOST, ErrorCategory.TIMEOUT, ErrorCategory.RESPONSE_TOO_LARGE})
 
 
 # --- Retry-After -----------------------------------------------------------------------------------------------------

@@ -340,8 +340,19 @@ class Endpoint:
         return int(self.stats()["calls_by_status"].get("200", 0))
 
     def change(self, **behaviour: object) -> None:
-        body = json.dumps(behaviour).encode()
-        with _OPENER.open(f"{self._base}/simulation/behaviour", data=body, timeout=10) as answer:
+        self._post("behaviour", behaviour)
+
+    def batch_stats(self) -> Mapping[str, Any]:
+        """What its Batch API was asked for."""
+        with _OPENER.open(f"{self._base}/simulation/batches", timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def change_batches(self, **knobs: object) -> None:
+        self._post("batches", knobs)
+
+    def _post(self, what: str, changes: Mapping[str, object]) -> None:
+        body = json.dumps(changes).encode()
+        with _OPENER.open(f"{self._base}/simulation/{what}", data=body, timeout=10) as answer:
             answer.read()
 
     def go_down(self) -> None:

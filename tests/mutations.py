@@ -46,6 +46,8 @@ class Outcome:
 
 
 STORE_SUITE = "tests/contract/test_store_contract.py"
+BATCH_SUITE = "tests/integration/test_batches.py"
+BATCH_STORE_SUITE = "tests/contract/test_batch_store_contract.py"
 
 MUTATIONS = (
     Mutation(
@@ -167,6 +169,92 @@ LEFT JOIN narrative_results AS r
         old="        self._n_cut[series.name] += too_long\n",
         new="",
         tests=("tests/unit/test_typed_exports.py",),
+    ),
+    Mutation(
+        name="batch: the provider is not asked what it has before a batch is created",
+        file="narrun_async/operations/batches/submitting.py",
+        old="        found = await self.find(batch)\n        if found is not None:\n            self.tell",
+        new="        found = None\n        if found is not None:\n            self.tell",
+        tests=(BATCH_SUITE, "-k", "put_back or metadata_less or lost_answer or person"),
+    ),
+    Mutation(
+        name="batch: a lost answer to a creation is taken for none",
+        file="narrun_async/operations/batches/submitting.py",
+        old="        if may_have_acted(created):\n",
+        new="        if False:\n",
+        tests=(BATCH_SUITE, "-k", "lost_answer or shows_late"),
+    ),
+    Mutation(
+        name="batch: an empty list is believed at once",
+        file="narrun_async/operations/batches/submitting.py",
+        old="        return await self._find_until_settled(batch)\n",
+        new="        return None\n",
+        tests=(BATCH_SUITE, "-k", "shows_late"),
+    ),
+    Mutation(
+        name="batch: a run is not refused while one is open",
+        file="narrun_async/batching/states.py",
+        old="OPEN = frozenset(BatchState) - {CLOSED}\n",
+        new="OPEN = frozenset({UPLOADING, UPLOADED, CREATING, ENDED})\n",
+        tests=(BATCH_SUITE, "-k", "cannot_be_run"),
+    ),
+    Mutation(
+        name="batch: what is in an open one is exported again",
+        file="narrun_async/stores/sqlite/batch_statements.py",
+        old="WHERE b.experiment_id = :experiment_id AND b.{IS_OPEN} AND",
+        new="WHERE b.experiment_id IS NULL AND b.{IS_OPEN} AND",
+        tests=(BATCH_SUITE, "-k", "not_exported_again"),
+    ),
+    Mutation(
+        name="batch: two processes may go on with one",
+        file="narrun_async/stores/sqlite/batch_statements.py",
+        old=" WHERE batch_id = :batch_id AND state = :was\n",
+        new=" WHERE batch_id = :batch_id\n",
+        tests=(BATCH_STORE_SUITE, "-k", "second_changes_nothing"),
+    ),
+    Mutation(
+        name="batch: a call is not known by its batch",
+        file="narrun_async/operations/batches/answers.py",
+        old="    attempt = replace(outcome.attempt, batch_id=batch.batch_id)\n",
+        new="    attempt = outcome.attempt\n",
+        tests=(BATCH_SUITE, "-k", "part_by_part or those_of_a_run"),
+    ),
+    Mutation(
+        name="batch: an answer to an earlier one is taken for one to a later",
+        file="narrun_async/operations/batches/answers.py",
+        old="        target, one = targets.get(key.number), (key.number, key.narrative_id)\n",
+        new="        target, one = targets.get(max(targets)), (key.number, key.narrative_id)\n",
+        tests=("tests/unit/test_batch_answers.py", "-k", "sorted"),
+    ),
+    Mutation(
+        name="batch: a POST may be sent twice",
+        file="narrun_async/providers/openai_batches.py",
+        old="            return await self._transport.exchange(request, deadline_s=deadline_s or self._deadline_s)\n",
+        new="            reply = await self._transport.exchange(request, deadline_s=deadline_s or self._deadline_s)\n"
+        "            return reply\n        except CallError:\n            pass\n        try:\n"
+        "            return await self._transport.exchange(request, deadline_s=deadline_s or self._deadline_s)\n",
+        tests=("tests/contract/test_batch_provider.py", "-k", "answer_is_lost"),
+    ),
+    Mutation(
+        name="batch: the key stays in what is fetched",
+        file="narrun_async/providers/openai_batches.py",
+        old="        redaction = Redaction(write, self._secrets)\n",
+        new="        redaction = Redaction(write, ())\n",
+        tests=("tests/contract/test_batch_provider.py", "-k", "key_is_sent"),
+    ),
+    Mutation(
+        name="batch: refusals of everything become error rows",
+        file="narrun_async/operations/batches/collecting.py",
+        old="and not self._is_proven:\n",
+        new="and False:\n",
+        tests=(BATCH_SUITE, "-k", "refusals_alone"),
+    ),
+    Mutation(
+        name="batch: files of closed ones stay",
+        file="narrun_async/app/batches.py",
+        old="        if batch.state is not BatchState.CLOSED or batch.keeps_files:\n",
+        new="        if batch:\n",
+        tests=(BATCH_SUITE, "-k", "is_removed"),
     ),
 )
 

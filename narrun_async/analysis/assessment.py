@@ -23,19 +23,17 @@ def assess_performance(pairs: Pairs, resamples: Resamples) -> Performance:
 
     :param resamples: of the four cells
     """
-    answer, label = pairs.first, pairs.second
-    table = as_array(pairs.confusion)
-
-    def rate(of: Pairs, hits: str, empty: str) -> Measure:
-        judged = of.first if hits == "answer" else of.second
-        return proportion(of.sample(judged), empty=empty)
-
-    negated = Pairs(first=~answer, second=~label, weights=pairs.weights, clusters=pairs.clusters)
+    answer, label, table = pairs.first, pairs.second, as_array(pairs.confusion)
+    of_positives, of_negatives, of_yes, of_no = pairs[label], pairs[~label], pairs[answer], pairs[~answer]
     return Performance(
-        sensitivity=rate(pairs[label], "answer", "undefined: none with an answer is labelled positive"),
-        specificity=rate(negated[~label], "answer", "undefined: none with an answer is labelled negative"),
-        ppv=rate(pairs[answer], "label", "undefined: none that has a label is detected"),
-        npv=rate(negated[~answer], "label", "undefined: all that have a label are detected, or none has one"),
+        sensitivity=proportion(
+            of_positives.sample(of_positives.first), empty="undefined: none with an answer is labelled positive"
+        ),
+        specificity=proportion(
+            of_negatives.sample(~of_negatives.first), empty="undefined: none with an answer is labelled negative"
+        ),
+        ppv=proportion(of_yes.sample(of_yes.second), empty="undefined: none that has a label is detected"),
+        npv=proportion(of_no.sample(~of_no.second), empty="undefined: none that has a label was left undetected"),
         balanced_accuracy=resampled_measure(
             table, resamples, tables.balanced_accuracy, "undefined: it takes labels of both kinds"
         ),

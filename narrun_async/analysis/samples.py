@@ -42,8 +42,8 @@ class Sample:
 
     @cached_property
     def is_weighted(self) -> bool:
-        """Whether the weights differ, so that units do not count alike."""
-        return bool(self.n_units and np.ptp(self.weights) > 0)
+        """Whether sums of weights are anything but counts."""
+        return bool(np.any(self.weights != 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class Pairs:
 
     @cached_property
     def is_weighted(self) -> bool:
-        """Whether the weights differ, so that units do not count alike."""
-        return bool(self.weights.size and np.ptp(self.weights) > 0)
+        """Whether sums of weights are anything but counts."""
+        return bool(np.any(self.weights != 1))
 
     @cached_property
     def cells(self) -> Ints:

@@ -10,7 +10,7 @@ from pathlib import Path
 from narrun_async.caller import CallSpec
 from narrun_async.config import ExperimentConfig, ProviderKind, SimulationSection, expand_url, resolve_api_key
 from narrun_async.errors import UsageError
-from narrun_async.ports import ChatProvider
+from narrun_async.ports import BatchProvider, ChatProvider
 from narrun_async.prompting import RequestFields, RequestTemplate
 from narrun_async.retrying import RetryPolicy
 from narrun_async.sources.yaml_file import text_reader
@@ -76,6 +76,33 @@ async def open_endpoint(
         )
 
 
+@asynccontextmanager
+async def open_batch_provider(
+    config: ExperimentConfig, environment: Mapping[str, str], *, api_url: str | None
+) -> AsyncIterator[tuple[BatchProvider, str]]:
+    """Connect a configuration to the Batch API of its endpoint; closes every connection at the end.
+
+    :param api_url: overrides the URL of the configuration
+    :returns: the provider, and the URL of chat completions that files and batches lie beside
+    :raises ConfigurationError: the URL or the key cannot be used
+    :raises UsageError: the endpoint is simulated
+    """
+    from narrun_async.providers.openai_batches import OpenAIBatchProvider
+
+    if config.model.provider_kind is ProviderKind.SIMULATED:
+        raise UsageError(
+            "a simulated experiment has no provider that a batch could be sent to",
+            advice="for a rehearsal start `narrun simulate`, and create the experiment with its URL and"
+            " `provider: openai-compatible`",
+        )
+    url, key = _resolve(config, environment, api_url)
+    provider = OpenAIBatchProvider(url=url, api_key=key, allow_remote=config.privacy.allow_remote)
+    try:
+        yield provider, url
+    finally:
+        await provider.aclose()
+
+
 async def _start_simulation(section: SimulationSection, open_until_end: AsyncExitStack) -> str:
     from narrun_async.simulation.behaviour import Behaviour
     from narrun_async.simulation.endpoint import SimulatedEndpoint
@@ -101,4 +128,5 @@ def call_spec(config: ExperimentConfig) -> CallSpec:
         template=RequestTemplate.build(fields),
         retry=RetryPolicy(attempts=config.operational.max_attempts),
         attempt_deadline_s=config.operational.attempt_deadline_s,
+        second_try=model.second_try,
     )

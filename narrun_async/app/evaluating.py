@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,14 @@ from narrun_async.app.databases import reading
 from narrun_async.app.extras import has_analysis, require_analysis
 from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.errors import UsageError
-from narrun_async.models import CohortRow, Experiment
+from narrun_async.models import CohortRow, Experiment, ReviewId, ReviewState
 from narrun_async.operations.comparing import OF_REPETITIONS, comparable_settings, varying_settings
-from narrun_async.ports import ResultStore
+from narrun_async.operations.reviewing import WeightedLabel, weighted_labels
+from narrun_async.ports import ResultStore, ReviewStore
 from narrun_async.reporting.evaluation_lines import compact_lines, evaluation_json, evaluation_lines
 
 if TYPE_CHECKING:
-    from narrun_async.analysis.cohort import Units
+    from narrun_async.analysis.cohort import LabelSet, Units
     from narrun_async.analysis.evaluation_tree import EvaluationReport, Validity
     from narrun_async.analysis.levels import FindValidity
 
@@ -51,6 +52,8 @@ class EvaluationRequest:
     specificity: Fraction | None = None
     #: what those two were measured on
     measured_on_incidents: bool = False
+    #: whose final labels are meant; None: the manual flags of the file
+    review: ReviewId | None = None
 
 
 async def tell_metrics(database: Path, request: EvaluationRequest) -> Sequence[str]:
@@ -84,13 +87,66 @@ async def evaluate_experiment(database: Path, request: EvaluationRequest) -> Eva
             remarks = _differences(experiment, other)
         elif request.sensitivity is not None and request.specificity is not None:
             find_validity = _given_validity(request.sensitivity, request.specificity, request.measured_on_incidents)
+        labels = None
+        if request.review is not None:
+            labels, of_review = await _review_labels(store, request.review, experiment)
+            remarks = [*remarks, *of_review]
+    if not experiment.cohort.last_narrative_id:
+        remarks = [*remarks, "the predecessor recorded no cohort: only narratives that have a row are counted"]
     return evaluate(
         rows,
         Subject(experiment_id=experiment.experiment_id, name=experiment.name, is_simulated=is_simulated(experiment)),
         Bootstrap(n_resamples=request.n_resamples, seed=request.seed),
+        labels=labels,
         find_validity=find_validity,
         remarks=remarks,
     )
+
+
+async def _review_labels(
+    store: ReviewStore, review_id: ReviewId, experiment: Experiment
+) -> tuple[LabelSet, Sequence[str]]:
+    """The final labels of a review with their weights, and what a reader should know of them.
+
+    :raises UsageError: there is no such review, or nothing in it is final
+    """
+    from narrun_async.analysis.cohort import Label, LabelSet
+
+    state = await store.load_review(review_id)
+    weighted = weighted_labels(state)
+    if not weighted:
+        raise UsageError(f"review {review_id} has no final label yet", advice=f"`narrun review show {review_id}`")
+    keys = {
+        one.item_key: (one.incident_id, one.narrative_type) for one in await store.load_review_narratives(review_id)
+    }
+    labels = LabelSet(
+        name=f"review {review_id}: {len(weighted):,} final labels, weighted by their chance to be drawn",
+        narratives={keys[key]: Label(is_positive=one.is_positive, weight=one.weight) for key, one in weighted.items()},
+        incidents={},
+    )
+    return labels, [*_remarks_on(state, weighted), *_remarks_on_origin(state, experiment)]
+
+
+def _remarks_on(state: ReviewState, weighted: Mapping[str, WeightedLabel]) -> list[str]:
+    number = state.review.review_id
+    remarks = [f"review {number} labels single narratives, so nothing is said of incidents"]
+    if missing := len(state.items) - len(weighted):
+        remarks.append(
+            f"{missing:,} of its {len(state.items):,} narratives have no final label; those of the same stratum that"
+            " have one stand for them"
+        )
+    sizes = {item.stratum: item.stratum_size for item in state.items}
+    seen = {item.stratum for item in state.items if item.item_key in weighted}
+    if unseen := sum(size for stratum, size in sizes.items() if stratum not in seen):
+        remarks.append(f"strata of {unseen:,} narratives have no final label at all, and are left out")
+    return remarks
+
+
+def _remarks_on_origin(state: ReviewState, experiment: Experiment) -> list[str]:
+    origin = state.review.experiment_id
+    if origin == experiment.experiment_id:
+        return []
+    return [f"review {state.review.review_id} was drawn by the answers of experiment {origin[:8]}, not of this one"]
 
 
 async def load_cohort_rows(store: ResultStore, experiment: Experiment) -> Sequence[CohortRow]:

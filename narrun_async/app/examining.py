@@ -210,7 +210,7 @@ async def _probe_structured(config: ExperimentConfig, provider: ChatProvider, *,
 
 
 async def _call_once(provider: ChatProvider, body: bytes, *, deadline_s: float) -> Envelope | CallFailure:
-    """One request without any narrative; unlike the health check of a run, the answer must be a chat completion."""
+    """One request without any narrative."""
     answer = await call_within(provider, body, deadline_s)
     return answer if isinstance(answer, CallFailure) else answer[1]
 

@@ -63,8 +63,8 @@ async def estimate_experiment(
     if not keep:
         items, n_narratives = await _items_without_writing(database, config, k)
         async with open_endpoint(config, environment, api_url=None) as endpoint:
-            outcomes, _ = await _send(config, endpoint, items)
-        _say_estimate(config, outcomes, n_remaining=n_narratives, simulated=endpoint.is_simulated, say=say)
+            sample = await _send(config, endpoint, items)
+        _say_estimate(config, sample, n_remaining=n_narratives, simulated=endpoint.is_simulated, say=say)
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
     async with writing(database, purpose="estimate") as (store, _):
@@ -87,7 +87,8 @@ async def _send_and_keep(
     started = time.monotonic()
     start = begin_run(plan, endpoint)
     run_id = await store.begin_run(start)
-    outcomes, failed = await _send(plan.config, endpoint, items)
+    sample = await _send(plan.config, endpoint, items)
+    outcomes, failed = sample
     runtime_s = time.monotonic() - started
     mark = ProgressMark(runtime_s=runtime_s, estimated_completion_time=None)
     log_dir = Path(plan.experiment.log_dir or "logs")
@@ -104,7 +105,7 @@ async def _send_and_keep(
         ended_why=f"an estimate from {len(outcomes)} narratives",
     )
     await store.end_run(plan.experiment.experiment_id, run_id, end)
-    _say_estimate(plan.config, outcomes, n_remaining=n_left, simulated=endpoint.is_simulated, say=say)
+    _say_estimate(plan.config, sample, n_remaining=n_left, simulated=endpoint.is_simulated, say=say)
     return n_left
 
 
@@ -114,10 +115,11 @@ def _servings(outcomes: Sequence[Outcome]) -> list[Serving]:
     return [serving for outcome in outcomes if (serving := guard.meet(outcome)) is not None]
 
 
-async def _send(
-    config: ExperimentConfig, endpoint: Endpoint, items: Sequence[WorkItem]
-) -> tuple[Sequence[Outcome], Sequence[Attempt]]:
-    """The outcomes, and the calls that decided nothing."""
+#: the outcomes, and the calls that decided nothing
+Sample = tuple[Sequence[Outcome], Sequence[Attempt]]
+
+
+async def _send(config: ExperimentConfig, endpoint: Endpoint, items: Sequence[WorkItem]) -> Sample:
     spec, rng, failed = call_spec(config), random.Random(), list[Attempt]()
     settings = limit_settings(config.operational, auto_means=AUTO_SAMPLE_CONCURRENCY)
     limits = EndpointLimits(
@@ -187,10 +189,9 @@ def _unborn(cohort: Cohort) -> Experiment:
     )
 
 
-def _say_estimate(
-    config: ExperimentConfig, outcomes: Sequence[Outcome], *, n_remaining: int, simulated: bool, say: Tell
-) -> None:
-    calls = [call for outcome in outcomes if (call := sampled_call(outcome)) is not None]
+def _say_estimate(config: ExperimentConfig, sample: Sample, *, n_remaining: int, simulated: bool, say: Tell) -> None:
+    outcomes, undecided = sample
+    calls = [call for outcome in outcomes if (call := sampled_call(outcome, undecided)) is not None]
     if not calls:
         say("no call came to an end, so nothing can be said")
         return

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from narrun_async.app.databases import reading, writing
+from narrun_async.batching.states import OPEN
 from narrun_async.errors import LockHeldError, StorageError, UsageError
-from narrun_async.models import FoundFiles
+from narrun_async.models import Batch, FoundFiles
 from narrun_async.operations.purging import Certificate, beyond_reach, purge
 from narrun_async.operations.scrubbing import scrub
 from narrun_async.reporting.privacy_lines import purge_plan_lines, scrub_done_lines, scrub_plan_lines
-from narrun_async.stores import DatabaseLock, database_is_locked, find_holder
-from narrun_async.stores.removal import DOOMED_SUFFIX, find_files
+from narrun_async.stores import DatabaseLock, SqliteStore, database_is_locked, find_holder
+from narrun_async.stores.removal import BATCH_NAMES, BATCHES_DIRECTORY, DOOMED_SUFFIX, find_files
 from narrun_async.stores.sqlite.footprint import Footprint, read_footprint
 
 #: one line for a person
@@ -38,14 +39,15 @@ async def scrub_database(database: Path, *, dry_run: bool, confirm: Confirm, tel
     _require_database(database)
     if dry_run:
         async with reading(database) as store:
-            _tell_all(scrub_plan_lines(database, await store.survey_texts()), tell)
+            _tell_all(scrub_plan_lines(database, await store.survey_texts(), await _open_batches(store)), tell)
         tell("dry run: nothing was changed")
         return
     async with writing(database, purpose="scrub") as (store, _):
-        _tell_all(scrub_plan_lines(database, await store.survey_texts()), tell)
+        _tell_all(scrub_plan_lines(database, await store.survey_texts(), await _open_batches(store)), tell)
         confirm(database)
         record = await scrub(store, host=socket.gethostname())
-    _tell_all(scrub_done_lines(record, _backups(database)), tell)
+        batch_files = await _batch_files(store)
+    _tell_all(scrub_done_lines(record, _backups(database), batch_files), tell)
 
 
 async def purge_database(
@@ -68,12 +70,12 @@ async def purge_database(
         if database_is_locked(path):
             raise LockHeldError(path, holder=str(find_holder(path) or "another process"))
         footprint, found = await _survey(path)
-        _tell_all(purge_plan_lines(found, _beyond(path, footprint)), tell)
+        _tell_all(purge_plan_lines(found, _beyond(path, footprint, found)), tell)
         tell("dry run: nothing was touched")
         return
     with DatabaseLock(path, purpose="purge"):
         footprint, found = await _survey(path)
-        beyond = _beyond(path, footprint)
+        beyond = _beyond(path, footprint, found)
         _tell_all(purge_plan_lines(found, beyond), tell)
         confirm(path)
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -92,16 +94,31 @@ async def purge_database(
     tell(f"certificate {record.path}")
 
 
+async def _open_batches(store: SqliteStore) -> Sequence[Batch]:
+    return [one for one in await store.list_batches() if one.state in OPEN]
+
+
+async def _batch_files(store: SqliteStore) -> Sequence[Path]:
+    """Files of batches that are still there, beside the logs or wherever they were put."""
+    directories = [Path(one.log_dir) / BATCHES_DIRECTORY for one in await store.list_experiments() if one.log_dir]
+    beside = [path for one in directories if one.is_dir() for path in one.iterdir() if BATCH_NAMES.fullmatch(path.name)]
+    elsewhere = [one.input_path for one in await store.list_batches() if one.input_path.exists()]
+    return sorted({*beside, *elsewhere})
+
+
 async def _survey(path: Path) -> tuple[Footprint, FoundFiles]:
     """A purge that was cut short has left files whose names say that they were recognised then."""
     footprint = await read_footprint(path) if path.exists() else _NOTHING_KNOWN
     return footprint, find_files(path, footprint.log_dirs)
 
 
-def _beyond(path: Path, footprint: Footprint) -> list[str]:
+def _beyond(path: Path, footprint: Footprint, found: FoundFiles) -> list[str]:
+    ours = {str(one) for one in found.files}
     return beyond_reach(
         backups=[str(one) for one in _backups(path)],
         exports=footprint.exports,
+        batch_files=[one for one in footprint.batch_files if one not in ours and Path(one).exists()],
+        remote_files=footprint.remote_files,
         sources=footprint.sources,
         endpoints=footprint.endpoints,
     )

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from narrun_async.app.databases import reading, writing
+from narrun_async.app.extras import has_analysis
 from narrun_async.app.showing import find_shown
 from narrun_async.errors import StorageError, UsageError
 from narrun_async.logs import make_private_directory, replace_private_file
 from narrun_async.models import ReaderRole, ReviewId, ReviewState, ReviewWorkbook
 from narrun_async.operations.reviewing import (
     FinalLabel,
+    ReaderPair,
     SampleRequest,
     disputed_keys,
     draw_review,
@@ -242,12 +244,26 @@ def _counts(state: ReviewState) -> ReviewCounts:
 
 
 def _agreement_lines(state: ReviewState) -> list[str]:
-    return [
-        raw_agreement_line(
-            pair.first, pair.second, n_agreed=pair.both_yes + pair.both_no, n=pair.n, n_undecided=pair.n_undecided
+    """Raw agreement of every pair, and agreement beyond chance where what computes it is installed."""
+    lines = []
+    for pair in reviewer_pairs(state):
+        n_agreed = pair.both_yes + pair.both_no
+        lines.append(
+            raw_agreement_line(pair.first, pair.second, n_agreed=n_agreed, n=pair.n, n_undecided=pair.n_undecided)
         )
-        for pair in reviewer_pairs(state)
-    ]
+        if has_analysis() and pair.n:
+            lines.append(_beyond_chance(pair))
+    return lines
+
+
+def _beyond_chance(pair: ReaderPair) -> str:
+    from narrun_async.analysis.readers import assess_readers
+    from narrun_async.reporting.measure_text import brief_text
+
+    agreement = assess_readers(
+        both_yes=pair.both_yes, first_only=pair.first_only, second_only=pair.second_only, both_no=pair.both_no
+    )
+    return f"  beyond chance: kappa {brief_text(agreement.kappa)}, Gwet's AC1 {brief_text(agreement.ac1)}"
 
 
 def _review_json(state: ReviewState) -> dict[str, object]:

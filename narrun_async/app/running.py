@@ -26,6 +26,7 @@ from narrun_async.app.working import work_on
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.models import Experiment, ExperimentStatus, Selection
+from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.reporting.banner import Banner, banner_lines
 from narrun_async.reporting.exports import ExportOptions, export_results
@@ -64,6 +65,7 @@ async def run_experiment(
             tell(f"the database was brought up to date; the file as it was: {store.backup}")
         if resume:
             plan = await plan_resume(store, database, request, environment, given)
+            await refuse_open_batches(store, plan.experiment.experiment_id)
         else:
             assert given is not None
             plan = await plan_new(store, request, given, notices(given, environment))
@@ -101,6 +103,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
     if resume:
         async with reading(database) as store:
             plan = await plan_resume(store, database, request, environment, given)
+            await refuse_open_batches(store, plan.experiment.experiment_id)
         tell_plan(plan, tell)
         counts = plan.counts
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")

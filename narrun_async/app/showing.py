@@ -13,6 +13,7 @@ from narrun_async.clock import local_now
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
 from narrun_async.progress.live_view import live_lines
+from narrun_async.reporting.batch_lines import open_batches_lines
 from narrun_async.reporting.exports import ExportedFiles, ExportOptions, export_results
 from narrun_async.reporting.r_snippet import r_snippet
 from narrun_async.reporting.summary import load_summary
@@ -66,6 +67,7 @@ async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequ
         experiment = await find_shown(store, wanted)
         runs = await store.list_runs(experiment.experiment_id)
         summary = await load_summary(store, experiment)
+        batches = open_batches_lines(await store.list_batches(experiment.experiment_id))
     status, simulated = _shown(experiment, in_use), is_simulated(experiment)
     if as_json:
         document = experiment_json(experiment, status=status, counts=summary.counts)
@@ -73,6 +75,7 @@ async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequ
         return [_json(document)]
     return [
         *experiment_lines(experiment, status=status, runs=runs, servings=summary.servings),
+        *batches,
         "",
         *summary_lines(summary, simulated=simulated),
     ]
@@ -88,6 +91,7 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
         counts = await store.count_results(experiment)
         errors = await store.count_errors(experiment.experiment_id)
         canaries = await store.count_canaries(experiment.experiment_id)
+        batches = open_batches_lines(await store.list_batches(experiment.experiment_id))
     status = _shown(experiment, in_use)
     columns = experiment.columns
     if as_json:
@@ -107,6 +111,7 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
     ]
     if canaries.n_asked:
         lines.append(canary_text(canaries))
+    lines += batches
     running = await find_running(database)
     if running is not None and running[1].experiment_id == experiment.experiment_id:
         return StatusView(lines=[*lines[:1], *lines[2:], *live_lines(running[1])], is_running=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from narrun_async.errors import TemporaryError, UsageError
+from narrun_async.simulation.batch_behaviour import parse_batch_knobs
 from narrun_async.simulation.behaviour import Behaviour, parse_fault_rates
 from narrun_async.simulation.endpoint import serve
 
@@ -22,6 +23,7 @@ def serve_simulation(
     faults: Sequence[str],
     always: Sequence[str],
     knobs: Mapping[str, object],
+    batch_knobs: Sequence[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -29,6 +31,7 @@ def serve_simulation(
     :raises TemporaryError: the port is taken
     """
     rates = parse_fault_rates(faults)
+    batches = parse_batch_knobs(batch_knobs)
     try:
         behaviour = Behaviour().changed(
             {**knobs, "fault_rates": rates, "always": dict(_split_always(text) for text in always)}
@@ -36,7 +39,8 @@ def serve_simulation(
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        anyio.run(partial(serve, behaviour, host=host, port=port, record_path=record, on_ready=on_ready))
+        serve_it = partial(serve, behaviour, host=host, port=port, record_path=record, on_ready=on_ready)
+        anyio.run(partial(serve_it, batch_knobs=batches))
     except OSError as error:
         raise TemporaryError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 

@@ -10,30 +10,33 @@ from collections.abc import Awaitable, Callable
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from narrun_async.caller.flights import AttemptFailed, CallSpec, Flight
+from narrun_async.caller.flights import AttemptFailed, CallSpec, Flight, SecondTry
 from narrun_async.caller.outcomes import (
     decided,
     endpoint_crash,
     exhausted,
     failed_attempt,
     internal_failure,
+    refused,
     source_changed,
+    unpack,
 )
+from narrun_async.caller.second_tries import first_answer_stands, outcome_of_both, second_try_after
 from narrun_async.clock import utc_now
 from narrun_async.errors import FatalEndpointError, NarrunError, RunStopping
 from narrun_async.limits import EndpointLimits, Probe
 from narrun_async.models import (
     Attempt,
+    Detection,
     Envelope,
-    Failure,
+    ErrorCategory,
     Outcome,
     RawReply,
     text_sha256,
 )
-from narrun_async.parsing import parse_envelope
 from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
-from narrun_async.prompting import RequestTemplate
+from narrun_async.prompting import Change, RequestTemplate
 from narrun_async.retrying import (
     CallError,
     CallFailure,
@@ -104,7 +107,8 @@ class Caller:
             return source_changed(item)
         if self._culprits.is_convicted(item.narrative_id):
             return endpoint_crash(item, n_crashes=self._culprits.crashes_of(item.narrative_id))
-        body = self._spec.template.body_for(item.narrative_text)
+        tried = flight.second_try
+        body = self._spec.template.body_for(item.narrative_text, None if tried is None else tried.change)
         taken_tokens = await self._limits.wait_turn(len(body), in_flight=lambda: self._progress.in_flight)
         started_at, started = utc_now(), self._clock()
         self._progress.in_flight += 1
@@ -114,25 +118,46 @@ class Caller:
         finally:
             self._progress.in_flight -= 1
         duration_s = self._clock() - started
-        if isinstance(judged, CallFailure):
-            if judged.failure_class is FailureClass.FATAL:
-                raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")
-            if judged.failure_class not in _DECIDING:
-                raise AttemptFailed(
-                    judged, started_at=started_at, started=started, duration_s=duration_s, in_flight=in_flight
-                )
+        coming: SecondTry | None = None
+        if isinstance(judged, CallFailure) and judged.failure_class is FailureClass.FATAL:
+            raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")
+        if isinstance(judged, CallFailure) and (judged.failure_class not in _DECIDING or judged.is_unexplained):
+            failure = judged
+        else:
+            self._record_answered(judged, taken_tokens=taken_tokens, started=started)
+            outcome = decided(item, judged, started_at=started_at, duration_s=duration_s)
+            if tried is not None:
+                return outcome_of_both(tried, outcome)
+            if not self._spec.second_try or isinstance(outcome.verdict, Detection):
+                return outcome
+            coming = second_try_after(outcome, self._spec.template)
+            if coming is None:
+                return outcome
+            failure = judge_answer(outcome.verdict)
+        raise AttemptFailed(
+            failure,
+            started_at=started_at,
+            started=started,
+            duration_s=duration_s,
+            in_flight=in_flight,
+            second_try=coming,
+        )
+
+    def _record_answered(
+        self, judged: tuple[RawReply, Envelope] | CallFailure, *, taken_tokens: float, started: float
+    ) -> None:
+        """Tell the limits that the endpoint is well, whatever its answer is worth."""
         if isinstance(judged, CallFailure) and judged.failure_class is FailureClass.PERMANENT:
             self._limits.record_refusal()
-        else:
-            reply, envelope = (None, Envelope()) if isinstance(judged, CallFailure) else judged
-            self._limits.record_success(
-                taken_tokens=taken_tokens,
-                started=started,
-                usage=envelope.usage,
-                headers=None if reply is None else reply.headers,
-                in_flight=self._progress.in_flight + 1,
-            )
-        return decided(item, judged, started_at=started_at, duration_s=duration_s)
+            return
+        reply, envelope = (None, Envelope()) if isinstance(judged, CallFailure) else judged
+        self._limits.record_success(
+            taken_tokens=taken_tokens,
+            started=started,
+            usage=envelope.usage,
+            headers=None if reply is None else reply.headers,
+            in_flight=self._progress.in_flight + 1,
+        )
 
     async def retry(self, flight: Flight, first: AttemptFailed) -> Outcome | None:
         """The retry loop, entered only after a first failure; each further attempt takes its own slot, before new work.
@@ -157,7 +182,9 @@ class Caller:
                 return await self._retry_in_pass(flight, pending)
             except AttemptFailed as last:
                 self._release_suspect(flight)
-                if not flight.is_last_pass:
+                if flight.outlasts_deadline and flight.second_try is not None:
+                    return first_answer_stands(flight.second_try)
+                if not flight.is_last_pass and not last.failure.is_unexplained:
                     return None
                 if await self._limits.breaker.confirm() is None:
                     return self._given_up(flight, last.failure)
@@ -218,6 +245,12 @@ class Caller:
         """Decide who pays for a failed attempt, and put it into the ledger."""
         if failed.failure.failure_class is not FailureClass.UNREACHABLE:
             self._release_suspect(flight)
+        if failed.second_try is not None:
+            failed.is_settled = True
+            flight.second_try = failed.second_try
+            flight.overloads, flight.was_charged, flight.crashed_endpoint = 0, False, False
+            await self._note_failure(flight, failed, charged=True)
+            return
         charged = False
         narrative_id = flight.item.narrative_id
         n_crashes = self._culprits.crashes_of(narrative_id)
@@ -237,6 +270,8 @@ class Caller:
         flight.crashed_endpoint = self._culprits.crashes_of(narrative_id) > n_crashes
         flight.charged += charged
         flight.was_charged = charged
+        is_longer = flight.second_try is not None and flight.second_try.change is Change.MORE_TOKENS
+        flight.outlasts_deadline = is_longer and charged and failed.failure.category is ErrorCategory.TIMEOUT
         is_overload = failed.failure.failure_class is FailureClass.OVERLOAD
         flight.overloads = flight.overloads + 1 if is_overload else 0
         await self._note_failure(flight, failed, charged=charged)
@@ -256,8 +291,11 @@ class Caller:
         return not is_free and not self._limits.retry_budget.spend()
 
     def _has_used_its_attempts(self, flight: Flight) -> bool:
-        """A narrative that crashed the endpoint often enough is not tried again before others were answered."""
-        if flight.charged >= self._spec.retry.attempts:
+        """A narrative that crashed the endpoint often enough is not tried again before others were answered.
+
+        Nor is one whose answer, with twice the tokens, runs into the deadline: it would do so again.
+        """
+        if flight.outlasts_deadline or flight.charged >= self._spec.retry.attempts:
             return True
         return not flight.is_last_pass and self._crashed_too_often(flight)
 
@@ -266,9 +304,11 @@ class Caller:
         return flight.crashed_endpoint and self._culprits.has_crashed_enough(flight.item.narrative_id)
 
     def _given_up(self, flight: Flight, last: CallFailure) -> Outcome:
+        if flight.second_try is not None:
+            return first_answer_stands(flight.second_try)
         if self._crashed_too_often(flight):
             return endpoint_crash(flight.item, n_crashes=self._culprits.crashes_of(flight.item.narrative_id))
-        return exhausted(flight.item, last)
+        return refused(flight.item, last) if last.is_unexplained else exhausted(flight.item, last)
 
     def _release_suspect(self, flight: Flight) -> None:
         if flight.is_suspect:
@@ -277,9 +317,9 @@ class Caller:
 
     def _backoff_s(self, flight: Flight, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
+        if not flight.charged or (isinstance(error, AttemptFailed) and error.second_try is not None):
+            return 0.0  # the gate and the breaker did the waiting, or there is nothing to wait for
         asked_s = error.failure.retry_after_s if isinstance(error, AttemptFailed) else None
-        if not flight.charged:
-            return 0.0  # the gate and the breaker did the waiting
         return max(self._spec.retry.backoff_s(flight.charged, self._rng), min(asked_s or 0.0, self._spec.retry.cap_s))
 
 
@@ -288,12 +328,7 @@ async def call_within(
 ) -> tuple[RawReply, Envelope] | CallFailure:
     """One call, whose answer must be a chat completion."""
     reply = await _reply_within(provider, body, deadline_s)
-    if isinstance(reply, CallFailure):
-        return reply
-    envelope = parse_envelope(reply.body)
-    if isinstance(envelope, Failure):
-        return judge_answer(envelope)
-    return reply, envelope
+    return reply if isinstance(reply, CallFailure) else unpack(reply)
 
 
 async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) -> RawReply | CallFailure:
@@ -309,11 +344,14 @@ async def _reply_within(provider: ChatProvider, body: bytes, deadline_s: float) 
 
 
 def make_probe(provider: ChatProvider, template: RequestTemplate, *, deadline_s: float) -> Probe:
-    """The health check: a fixed completion of one token, never a narrative."""
+    """The health check: a fixed completion of one token, never a narrative.
+
+    It must be answered by a completion: LM Studio says 200 to a path that it does not know, and so do login pages.
+    """
     body = template.probe_body()
 
     async def probe() -> CallFailure | None:
-        reply = await _reply_within(provider, body, min(deadline_s, PROBE_DEADLINE_S))
-        return reply if isinstance(reply, CallFailure) else None
+        judged = await call_within(provider, body, min(deadline_s, PROBE_DEADLINE_S))
+        return judged if isinstance(judged, CallFailure) else None
 
     return probe

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from narrun_async.models import WorkItem
-from narrun_async.prompting import RequestTemplate
+from narrun_async.models import Outcome, WorkItem
+from narrun_async.prompting import Change, RequestTemplate
 from narrun_async.retrying import CallFailure, RetryPolicy
 
 
@@ -17,6 +17,17 @@ class CallSpec:
     template: RequestTemplate = field(repr=False)
     retry: RetryPolicy
     attempt_deadline_s: float
+    #: an answer that cannot be used is asked for once more, with something changed
+    second_try: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondTry:
+    """A narrative that is asked about once more."""
+
+    #: what its first answer came to; the call is in the ledger
+    first: Outcome
+    change: Change
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,13 +46,23 @@ class Flight:
     is_suspect: bool = False
     #: the last attempt, alone in flight, took the endpoint down
     crashed_endpoint: bool = False
+    second_try: SecondTry | None = None
+    #: with twice the token limit the answer does not come within the deadline
+    outlasts_deadline: bool = False
 
 
 class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop turns on, not an error
     """One attempt of a flight did not decide it."""
 
     def __init__(
-        self, failure: CallFailure, *, started_at: datetime, started: float, duration_s: float, in_flight: int
+        self,
+        failure: CallFailure,
+        *,
+        started_at: datetime,
+        started: float,
+        duration_s: float,
+        in_flight: int,
+        second_try: SecondTry | None = None,
     ) -> None:
         super().__init__(failure.category)
         self.failure = failure
@@ -52,5 +73,7 @@ class AttemptFailed(Exception):  # noqa: N818 - the signal that the retry loop t
         self.duration_s = duration_s
         #: calls on the wire when this one began, itself included
         self.in_flight = in_flight
+        #: it brought an answer that cannot be used, and this is what comes next; nobody is to blame
+        self.second_try = second_try
         #: it is in the ledger, and who pays is decided
         self.is_settled = False

@@ -6,8 +6,14 @@ from datetime import datetime
 
 from narrun_async.caller.flights import AttemptFailed
 from narrun_async.models import Attempt, Envelope, ErrorCategory, Failure, Outcome, RawReply, Verdict, WorkItem
-from narrun_async.parsing import parse_answer, stored_raw
-from narrun_async.retrying import CallFailure
+from narrun_async.parsing import parse_answer, parse_envelope, stored_raw
+from narrun_async.retrying import CallFailure, judge_answer
+
+
+def unpack(reply: RawReply) -> tuple[RawReply, Envelope] | CallFailure:
+    """An answer with HTTP 200, which must be a chat completion."""
+    envelope = parse_envelope(reply.body)
+    return judge_answer(envelope) if isinstance(envelope, Failure) else (reply, envelope)
 
 
 def internal_failure(item: WorkItem, error: Exception) -> Outcome:
@@ -49,6 +55,8 @@ def decided(
 
 
 def failed_attempt(item: WorkItem, failed: AttemptFailed, *, charged: bool) -> Attempt:
+    if failed.second_try is not None and failed.second_try.first.attempt is not None:
+        return failed.second_try.first.attempt
     return Attempt(
         narrative_id=item.narrative_id,
         started_at=failed.started_at,
@@ -65,6 +73,11 @@ def exhausted(item: WorkItem, last: CallFailure) -> Outcome:
     return Outcome(
         item=item, verdict=Failure(category=ErrorCategory.TRANSIENT_EXHAUSTED, message=message), attempt=None
     )
+
+
+def refused(item: WorkItem, last: CallFailure) -> Outcome:
+    """The row of a narrative that was refused without a reason, again and again, by an endpoint that is well."""
+    return Outcome(item=item, verdict=Failure(category=last.category, message=last.message), attempt=None)
 
 
 def endpoint_crash(item: WorkItem, *, n_crashes: int) -> Outcome:

@@ -14,6 +14,7 @@ from narrun_async.errors import UsageError
 
 if TYPE_CHECKING:
     from narrun_async.app.evaluating import Fraction
+    from narrun_async.models import ReviewId
 
 Resamples = Annotated[
     int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples for the intervals that need them; 0: none.")
@@ -47,6 +48,9 @@ def metrics(
     of_incidents: Annotated[
         bool, typer.Option("--of-incidents", help="Those two were measured on incidents, not on narratives.")
     ] = False,
+    labels: Annotated[
+        str, typer.Option(help="Whose labels: manual, the flags of the file; or review:N, the final ones of a review.")
+    ] = "manual",
     as_json: Json = False,
 ) -> None:
     """Tell what the answers of an experiment are worth, against its labels; safe beside a run, writes nothing.
@@ -74,6 +78,7 @@ def metrics(
         sensitivity=_read_fraction("--sensitivity", sensitivity),
         specificity=_read_fraction("--specificity", specificity),
         measured_on_incidents=of_incidents,
+        review=read_review(labels),
     )
     for line in anyio.run(partial(tell_metrics, chosen_database(database), request)):
         typer.echo(line)
@@ -102,6 +107,21 @@ def compare(
     request = ComparisonRequest(wanted=experiments, n_resamples=resamples, seed=seed, limit=limit, as_json=as_json)
     for line in anyio.run(partial(tell_comparison, chosen_database(database), request)):
         typer.echo(line)
+
+
+def read_review(labels: str) -> ReviewId | None:
+    """The review that `--labels` names; None for the manual flags.
+
+    :raises UsageError: it names nothing
+    """
+    from narrun_async.models import ReviewId
+
+    if labels == "manual":
+        return None
+    source, _, number = labels.partition(":")
+    if source != "review" or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise UsageError("--labels must be manual, or review:N with the number of a review (`narrun review list`)")
+    return ReviewId(int(number))
 
 
 def _read_fraction(flag: str, text: str | None) -> Fraction | None:

@@ -11,6 +11,7 @@ import typer
 
 from narrun_async import __version__
 from narrun_async.cli import (
+    batch,
     browse,
     data,
     estimate,
@@ -55,6 +56,7 @@ def _common(
 
 
 run.register(app)
+batch.register(app)
 experiments.register(app)
 browse.register(app)
 data.register(app)

@@ -41,6 +41,15 @@ def simulate(
         list[str] | None,
         typer.Option("--always", help="TEXT=FAULT: texts that contain TEXT always meet it.", show_default=False),
     ] = None,
+    mend_rate: Annotated[
+        float, typer.Option("--mend-rate", min=0, max=1, help="Share of malformed answers that a second try mends.")
+    ] = 0.0,
+    enough_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--enough-tokens", min=1, help="Truncated answers come whole from this limit on.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides answers, faults and latencies.")] = 0,
     known_model: Annotated[
         list[str] | None,
@@ -53,6 +62,14 @@ def simulate(
         list[str] | None,
         typer.Option("--refuse-parameter", help="Request parameters that get 400.", show_default=False),
     ] = None,
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--batch",
+            help="KNOB=NUMBER of its Batch API, such as latency_ms=5000 or expired_share=0.1; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(help="Append every request body to this file (it holds prompts).", show_default=False),
@@ -61,7 +78,7 @@ def simulate(
     """Serve a simulated OpenAI-compatible endpoint until it is stopped; its answers mean nothing.
 
     Its URL is the one line on standard output. SIGUSR1 takes it down, SIGUSR2 up again; GET /simulation/stats counts
-    calls, POST /simulation/behaviour changes how it behaves.
+    calls, POST /simulation/behaviour changes how it behaves; /simulation/batches does both for its Batch API.
     """
     from narrun_async.app.simulating import serve_simulation
 
@@ -72,6 +89,7 @@ def simulate(
         on_ready=lambda url: typer.echo(url),
         faults=fault or [],
         always=always or [],
+        batch_knobs=batch or [],
         knobs={
             "seed": seed,
             "latency_model": latency_model,
@@ -83,6 +101,8 @@ def simulate(
             "thrash_slowdown": thrash_slowdown,
             "requests_per_s": rate,
             "refused_calls_count": refused_calls_count,
+            "mend_rate": mend_rate,
+            "enough_tokens": enough_tokens,
             "known_models": tuple(known_model or ()),
             "auth_key": require_key,
             "unsupported_parameters": tuple(refuse_parameter or ()),

@@ -69,8 +69,7 @@ def parse_config(
     document = apply_environment(raw, environment)
     document = _with_overrides(document, overrides)
     document = _with_prompt_texts(document, read_text, origin)
-    if _is_simulated(document) and "simulation" not in document:
-        document["simulation"] = {}
+    document = _with_present_defaults(document)
     try:
         parsed = _Document.model_validate(document)
     except ValidationError as error:
@@ -143,6 +142,16 @@ def _with_overrides(document: dict[str, object], overrides: Mapping[str, object]
         section = document.setdefault(section_name, {})
         if isinstance(section, dict):
             section[key] = value
+    return document
+
+
+def _with_present_defaults(document: dict[str, object]) -> dict[str, object]:
+    """What a file that does not say means, where a snapshot that does not say means something else."""
+    if _is_simulated(document) and "simulation" not in document:
+        document["simulation"] = {}
+    model = document.get("model")
+    if isinstance(model, dict):
+        model.setdefault("second_try", True)
     return document
 
 

@@ -160,6 +160,9 @@ class ModelSection(Section):
     top_p: float | None = Field(default=None, gt=0, le=1)
     #: sent as it is
     response_format: Annotated[dict[str, JsonValue], AfterValidator(_encodable)] | None = None
+    #: an answer that cannot be used is asked for once more, with something changed. A file that does not say means true
+    #: (`documents`); a snapshot that does not say is of before there was a second try
+    second_try: bool = False
     #: the variable that holds the key, which must then be set; None: OPENAI_API_KEY if there is one
     api_key_env: VariableName | None = None
     api_key_file: Line | None = None
@@ -250,6 +253,10 @@ class SimulationSection(Section):
     retry_after_s: float | None = Field(default=1.0, ge=0)
     #: fault → share of the calls, or of the narratives, that meet it
     fault_rates: dict[FaultName, Rate] = Field(default_factory=dict)
+    #: share of the malformed answers that a second try mends
+    mend_rate: Rate = 0.0
+    #: truncated answers come whole where the request allows so many tokens; None: they never do
+    enough_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     #: share of narratives whose answer is turned into its opposite
     flip_rate: Rate = 0.03
 

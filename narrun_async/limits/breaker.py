@@ -163,7 +163,7 @@ class CircuitBreaker:
         problem = await self._probe()
         if problem is not None and problem.failure_class is FailureClass.FATAL:
             raise FatalEndpointError(problem.message)
-        if problem is not None and problem.failure_class is FailureClass.PERMANENT:
+        if problem is not None and problem.failure_class is FailureClass.PERMANENT and not problem.is_unexplained:
             return None  # it reads requests and answers them, if not this one
         return problem
 

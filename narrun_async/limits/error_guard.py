@@ -85,4 +85,6 @@ class ErrorGuard:
 
 def _was_answered(outcome: Outcome) -> bool:
     """The endpoint took the request, whatever its answer is worth; nothing else shows that the settings work."""
+    if outcome.raw_response is not None:
+        return True  # of a first answer that stands: the call after it may have been refused
     return outcome.attempt is not None and outcome.attempt.http_status == 200

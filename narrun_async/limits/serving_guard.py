@@ -22,13 +22,16 @@ class ServingGuard:
     def __init__(self, known: Iterable[Serving], *, stops: bool, tell: Callable[[str], None]) -> None:
         self._known = list(known)
         self._keys = {_key(one.model, one.system_fingerprint, one.server) for one in self._known}
+        #: model and fingerprint, whatever their server
+        self._models = {_key(one.model, one.system_fingerprint, None) for one in self._known}
         self._stops = stops
         self._tell = tell
 
     def meet(self, outcome: Outcome) -> Serving | None:
         """Who gave this answer, if nobody knows them yet; to be stored before the answer is.
 
-        Where the server was not known, because nobody noted it or it did not say, a name of it is no change.
+        Where the server was not known, because nobody noted it or it did not say, a name of it is no change. Where it
+        is not known now, as in the answers of a batch, that is none either.
 
         :raises ServingChangedError: the run is to stop at a change; the answer is not to be stored
         """
@@ -36,12 +39,14 @@ class ServingGuard:
         if envelope.model is None and envelope.system_fingerprint is None:
             return None  # no answer, or one that does not say whose it is
         key = _key(envelope.model, envelope.system_fingerprint, outcome.server)
-        if key in self._keys:
+        model = _key(envelope.model, envelope.system_fingerprint, None)
+        if key in self._keys or (outcome.server is None and model in self._models):
             return None
         serving = Serving(model=envelope.model, system_fingerprint=envelope.system_fingerprint, server=outcome.server)
-        if self._known and _key(envelope.model, envelope.system_fingerprint, None) not in self._keys:
+        if self._known and model not in self._keys:
             self._change(serving)
         self._keys.add(key)
+        self._models.add(model)
         self._known.append(serving)
         return serving
 

@@ -4,8 +4,18 @@ Texts, prompts and answers are `repr=False`: a value that lands in a log or a tr
 Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 """
 
+from narrun_async.models.batches import (
+    Batch,
+    BatchItem,
+    BatchLine,
+    BatchState,
+    NewBatch,
+    RemoteBatch,
+    RemoteFile,
+)
 from narrun_async.models.calls import (
     NO_USAGE,
+    SECOND_TRY,
     AnswerIndicators,
     Attempt,
     CallRecord,
@@ -39,7 +49,7 @@ from narrun_async.models.experiments import (
     RunStart,
     Selection,
 )
-from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.reviews import (
     FilledRow,
@@ -62,8 +72,14 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "SECOND_TRY",
     "AnswerIndicators",
     "Attempt",
+    "Batch",
+    "BatchId",
+    "BatchItem",
+    "BatchLine",
+    "BatchState",
     "CallRecord",
     "CanaryCounts",
     "Cohort",
@@ -86,6 +102,7 @@ __all__ = [
     "LeftAlone",
     "NarrativeId",
     "NarrativeType",
+    "NewBatch",
     "NewExperiment",
     "Outcome",
     "PageCursor",
@@ -94,6 +111,8 @@ __all__ = [
     "RawReply",
     "ReadLabel",
     "ReaderRole",
+    "RemoteBatch",
+    "RemoteFile",
     "RemovedFile",
     "ResultCounts",
     "Review",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from narrun_async.models.ids import NarrativeId
+from narrun_async.models.ids import BatchId, NarrativeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,9 @@ class Usage:
 
 
 NO_USAGE = Usage()
+
+#: the end of `parse_method` where the answer came when it was asked for once more; stored, never renamed
+SECOND_TRY = "+second_try"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,7 @@ class Detection:
     indicators: tuple[str, ...] = field(repr=False, default=())
     rationale: str | None = field(repr=False, default=None)
     reasoning_steps: str | None = field(repr=False, default=None)
-    #: which parsing tier produced it
+    #: where the answer stood and which parsing tier took it
     parse_method: str
 
 
@@ -178,6 +181,8 @@ class Attempt:
     #: False when the failure was the endpoint's (outage, overload) and not counted against the narrative
     charged: bool
     usage: Usage = NO_USAGE
+    #: the provider made the call, as part of this batch; its duration is not known then, and 0
+    batch_id: BatchId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

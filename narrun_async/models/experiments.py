@@ -95,6 +95,8 @@ class RunMode(StrEnum):
     NEW = "new"
     RESUME = "resume"
     RETRY_ERRORS = "retry-errors"
+    #: stores what came back of batches
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

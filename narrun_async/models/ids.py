@@ -8,6 +8,7 @@ from typing import NewType
 ExperimentId = NewType("ExperimentId", str)
 RunId = NewType("RunId", int)
 NarrativeId = NewType("NarrativeId", int)
+BatchId = NewType("BatchId", int)
 
 
 class NarrativeType(StrEnum):

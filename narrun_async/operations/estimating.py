@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 
 from narrun_async.caller import AttemptFailed, Caller, Flight
 from narrun_async.limits import EndpointLimits
 from narrun_async.metrics import SampledCall, spread_evenly
-from narrun_async.models import Experiment, Failure, Outcome, PageCursor, RunId, Selection, WorkItem
+from narrun_async.models import (
+    NO_USAGE,
+    Attempt,
+    Experiment,
+    Failure,
+    Outcome,
+    PageCursor,
+    RunId,
+    Selection,
+    WorkItem,
+)
 from narrun_async.ports import RemainingStore
 
 #: items read at once while looking for those to be sent
@@ -60,13 +70,27 @@ async def call_items(items: Sequence[WorkItem], caller: Caller, limits: Endpoint
     return outcomes
 
 
-def sampled_call(outcome: Outcome) -> SampledCall | None:
-    """What an outcome tells about the time and tokens of others; None where no call was decisive."""
-    if outcome.attempt is None:
+def sampled_call(outcome: Outcome, undecided: Sequence[Attempt]) -> SampledCall | None:
+    """What an outcome tells about the time and tokens of others; None where no call was answered.
+
+    :param undecided: calls that decided nothing; an answer among them was paid for and asked for once more
+    """
+    answered = [
+        attempt
+        for attempt in undecided
+        if attempt.narrative_id == outcome.item.narrative_id and attempt.usage != NO_USAGE
+    ]
+    calls = [*answered, outcome.attempt] if outcome.attempt is not None else answered
+    if not calls:
         return None
     return SampledCall(
-        duration_s=outcome.attempt.duration_s,
-        prompt_tokens=outcome.attempt.usage.prompt_tokens,
-        completion_tokens=outcome.attempt.usage.completion_tokens,
+        duration_s=sum(call.duration_s for call in calls),
+        prompt_tokens=_sum_known(call.usage.prompt_tokens for call in calls),
+        completion_tokens=_sum_known(call.usage.completion_tokens for call in calls),
         is_error=isinstance(outcome.verdict, Failure),
     )
+
+
+def _sum_known(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

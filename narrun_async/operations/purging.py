@@ -39,12 +39,20 @@ class Certificate:
 
 
 def beyond_reach(
-    *, backups: Sequence[str], exports: Sequence[str], sources: Sequence[str], endpoints: Sequence[str]
+    *,
+    backups: Sequence[str],
+    exports: Sequence[str],
+    batch_files: Sequence[str],
+    sources: Sequence[str],
+    endpoints: Sequence[str],
+    remote_files: Sequence[str],
 ) -> list[str]:
     """What a purge cannot destroy, each by its name where it is known."""
     known = [
         *(f"a backup: {path}" for path in backups),
         *(f"an export of a run: {path}" for path in exports),
+        *(f"a batch file: {path}" for path in batch_files),
+        *(f"at the provider, unless it was deleted there, a batch or a file of one: {name}" for name in remote_files),
         *(f"the file that the narratives came from: {path}" for path in sources),
         *(f"what an endpoint kept of its requests: {url}" for url in endpoints if url != "simulated"),
         "exports that were made by hand (`narrun export`), wherever they went",

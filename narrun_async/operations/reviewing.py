@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -332,6 +333,30 @@ def final_labels(state: ReviewState) -> list[FinalLabel]:
             )
         )
     return finals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedLabel:
+    """A final label, and how many narratives of the population it stands for."""
+
+    is_positive: bool
+    weight: float
+
+
+def weighted_labels(state: ReviewState) -> Mapping[str, WeightedLabel]:
+    """Item key → final label.
+
+    What has none is taken to be like the others of its stratum: its weight goes to them (the weighting-class adjustment
+    for nonresponse; R. J. A. Little, International Statistical Review 54 (1986) 139-157).
+    """
+    finals = [final for final in final_labels(state) if final.is_positive is not None]
+    n_final = Counter(final.item.stratum for final in finals)
+    return {
+        final.item.item_key: WeightedLabel(
+            is_positive=final.is_positive is True, weight=final.item.stratum_size / n_final[final.item.stratum]
+        )
+        for final in finals
+    }
 
 
 def disputed_keys(state: ReviewState) -> list[str]:

@@ -13,9 +13,12 @@ from narrun_async.parsing.texts import shorten
 
 MAX_REASONING_CHARS = 65_536
 
-# What OpenAI says, and what servers that speak for other makers pass through.
-_CUT_BY_LENGTH = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
-_CUT_BY_FILTER = frozenset({"content_filter", "safety"})
+# What OpenAI says, and what servers that speak for other makers pass through; `repetition` is vLLM's for a model that
+# went round in circles until it was stopped.
+_CUT_BY_LENGTH = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "repetition"})
+_CUT_BY_FILTER = frozenset(
+    {"content_filter", "safety", "prohibited_content", "blocklist", "recitation", "sensitive", "guardrail_intervened"}
+)
 
 
 def parse_answer(envelope: Envelope) -> Verdict:

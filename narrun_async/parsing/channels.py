@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 _CHANNEL = "<|channel|>"
 _MESSAGE = "<|message|>"
 _END_OF_BODY = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+# The same where a server dropped the special tokens and kept the words between them.
+_BARE_ANALYSIS = "analysis"
+_BARE_FINAL = "assistantfinal"
 
-_THINK_NAMES = r"(?:think|thinking|reasoning|thought)"
-_THINK_OPEN = re.compile(rf"\s*(?:<{_THINK_NAMES}>|\[THINK\])", re.IGNORECASE)
-_THINK_CLOSE = re.compile(rf"(?:</{_THINK_NAMES}>|\[/THINK\])", re.IGNORECASE)
-_THINK_ANY_OPEN = re.compile(rf"(?:<{_THINK_NAMES}>|\[THINK\])", re.IGNORECASE)
+# Mistral writes [THINK], Gemma 4 <|channel>thought … <channel|>.
+_OPENING_TAG = r"(?:<(?:seed:)?(?:think|thinking|reasoning|thought)>|\[THINK\]|<\|channel>thought\b)"
+_CLOSING_TAG = r"(?:</(?:seed:)?(?:think|thinking|reasoning|thought)>|\[/THINK\]|<channel\|>)"
+_THINK_OPEN = re.compile(rf"\s*{_OPENING_TAG}", re.IGNORECASE)
+_THINK_CLOSE = re.compile(_CLOSING_TAG, re.IGNORECASE)
+_THINK_ANY_OPEN = re.compile(_OPENING_TAG, re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,9 @@ def split_channels(text: str) -> Channels:
         return _split_harmony(text)
     if _THINK_CLOSE.search(text) or _THINK_OPEN.match(text):
         return _split_think(text)
+    if text.startswith(_BARE_ANALYSIS) and _BARE_FINAL in text:
+        thought, _, answer = text.removeprefix(_BARE_ANALYSIS).rpartition(_BARE_FINAL)
+        return Channels(answer=answer.strip(), thoughts=_joined([thought]), prefix="harmony:")
     return Channels(answer=text.strip())
 
 

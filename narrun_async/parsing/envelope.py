@@ -13,6 +13,12 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 #: for what should be a name: model, finish_reason, system_fingerprint
 _MAX_NAME_CHARS = 200
 
+# The server itself broke off (vLLM, SGLang, OpenRouter, DeepSeek, Zhipu): its trouble, and no answer of the model.
+_BROKEN_OFF = frozenset({"abort", "aborted", "error", "insufficient_system_resource", "network_error"})
+#: where servers put what a model thought: OpenAI's open models, Ollama and vLLM since 2026 say `reasoning`, llama.cpp,
+#: older vLLM and DeepSeek `reasoning_content`; proxies pass on Ollama's own `thinking`
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+
 # An error's code or type may be shown only if it cannot be prose, for prose may quote the prompt.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -54,8 +60,11 @@ def _unpack(completion: dict[str, object]) -> Envelope | Failure:
     message = choice.get("message")
     if not isinstance(message, dict):
         return _bad("the answer's first choice has no message")
+    finish_reason = _name(choice.get("finish_reason"))
+    if finish_reason is not None and finish_reason.lower() in _BROKEN_OFF:
+        return _bad(f"the server broke the answer off (finish_reason {finish_reason.lower()})")
 
-    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    reasoning = next((text for name in _REASONING_FIELDS if (text := _text(message.get(name)))), None)
     refusal = _text(message.get("refusal"))
     carries_non_text = bool(message.get("tool_calls") or message.get("function_call"))
     content = message.get("content")
@@ -72,7 +81,7 @@ def _unpack(completion: dict[str, object]) -> Envelope | Failure:
         content=content,
         reasoning=reasoning,
         refusal=refusal,
-        finish_reason=_name(choice.get("finish_reason")),
+        finish_reason=finish_reason,
         model=_name(completion.get("model")),
         system_fingerprint=_name(completion.get("system_fingerprint")),
         carries_non_text=carries_non_text,

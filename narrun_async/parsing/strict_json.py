@@ -27,7 +27,8 @@ _STRUCTURE = re.compile(STRING + r"|[\[\]{}]", re.DOTALL)
 
 # Only these are looked up anywhere. A repeated key that nobody reads is the server's own affair.
 _DECIDING_KEYS = frozenset(
-    {"choices", "message", "content", "finish_reason", "refusal", "reasoning", "reasoning_content", "text", "error"}
+    {"choices", "message", "content", "finish_reason", "refusal", "text", "error"}
+    | {"reasoning", "reasoning_content", "thinking"}
     | {"detected", "confidence", "indicators", "rationale"}
 )
 

@@ -115,10 +115,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 await session.close()
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
-        encoding = answer.headers.get("Content-Encoding", "identity")
-        if encoding.lower() != "identity":
-            answer.close()
-            raise CallError(CallProblem.CONNECTION_LOST, "the answer is compressed, though identity was asked for")
+        require_identity(answer)
         if (answer.content_length or 0) <= self._max_body_bytes:
             chunks: list[bytes] = []
             n_bytes = 0
@@ -134,20 +131,37 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open_session(self, *, keeps_connections: bool) -> aiohttp.ClientSession:
         if self._closed:
             raise RuntimeError("the transport is closed")
-        # TLS contexts cost 20 ms; aiohttp keeps one verifying context for the process and uses it here.
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            force_close=not keeps_connections,
-            keepalive_timeout=_KEEPALIVE_S if keeps_connections else None,
-            socket_factory=_noting_new_connections(guarded_socket_factory(allow_remote=self._allow_remote)),
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=_TIMEOUT,
-            trust_env=False,
-            auto_decompress=False,
-        )
+        make_socket = _noting_new_connections(guarded_socket_factory(allow_remote=self._allow_remote))
+        return open_session(make_socket, keeps_connections=keeps_connections)
+
+
+def open_session(make_socket: SocketFactory, *, keeps_connections: bool) -> aiohttp.ClientSession:
+    """A session without cookies, proxies, retries and decompression, in the running loop.
+
+    :param make_socket: is asked for each connection, and may refuse its address
+    """
+    # TLS contexts cost 20 ms; aiohttp keeps one verifying context for the process and uses it here.
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        force_close=not keeps_connections,
+        keepalive_timeout=_KEEPALIVE_S if keeps_connections else None,
+        socket_factory=make_socket,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=_TIMEOUT,
+        trust_env=False,
+        auto_decompress=False,
+    )
+
+
+def require_identity(answer: aiohttp.ClientResponse) -> None:
+    """:raises CallError: the body is compressed; the connection is closed"""
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        answer.close()
+        raise CallError(CallProblem.CONNECTION_LOST, "the answer is compressed, though identity was asked for")
 
 
 def _noting_new_connections(make_socket: SocketFactory) -> SocketFactory:

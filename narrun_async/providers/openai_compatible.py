@@ -73,8 +73,8 @@ class OpenAICompatibleProvider:
     ) -> None:
         """:raises ConfigurationError: a URL, key or header that cannot be sent"""
         self._url = httpx.URL(completions_url(url))
-        self._headers = httpx.Headers(_request_headers(api_key, extra_headers or {}))
-        self._secrets = _written_forms(api_key)
+        self._headers = httpx.Headers(request_headers(api_key, extra_headers or {}))
+        self._secrets = written_forms(api_key)
         # Not inside an httpx.AsyncClient: its redirects, cookies, proxies and authentication are all unwanted here, and
         # going past them takes 0.1 ms of CPU a call.
         self._transport = AiohttpTransport(allow_remote=allow_remote, max_body_bytes=max_body_bytes)
@@ -97,7 +97,11 @@ class OpenAICompatibleProvider:
         await self._transport.aclose()
 
 
-def _request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str, str]:
+def request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str, str]:
+    """Of every request to an endpoint.
+
+    :raises ConfigurationError: a key or header that cannot be sent
+    """
     headers = {
         "Accept": "application/json",
         # A small compressed answer can unpack to gigabytes.
@@ -119,7 +123,7 @@ def _request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str,
     return headers
 
 
-def _written_forms(api_key: str | None) -> tuple[bytes, ...]:
+def written_forms(api_key: str | None) -> tuple[bytes, ...]:
     """The key as an answer may repeat it: as it is, in a JSON text, and in a JSON text inside one, as models answer."""
     key = (api_key or "").strip()
     if len(key) < _SHORTEST_SECRET:

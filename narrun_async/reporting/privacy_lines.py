@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from narrun_async.models import FoundFiles, ScrubRecord, TextHoldings
+from narrun_async.models import Batch, FoundFiles, ScrubRecord, TextHoldings
 from narrun_async.reporting.wording import aligned, printable
 
 _KEPT = "kept       ids, hashes, labels, verdicts, numbers, categories, settings and prompts"
 
 
-def scrub_plan_lines(database: Path, holdings: TextHoldings) -> list[str]:
+def scrub_plan_lines(database: Path, holdings: TextHoldings, open_batches: Sequence[Batch] = ()) -> list[str]:
     """What is held, and what scrubbing it means."""
     held = [(f"  {name}", f"{number:,} rows") for name, number in holdings.counts.items() if number]
     lines = [
@@ -22,16 +22,25 @@ def scrub_plan_lines(database: Path, holdings: TextHoldings) -> list[str]:
         "afterwards what is missing of an experiment cannot be sent, and errors cannot be tried again",
         "no backup is made: it would hold what is to go",
     ]
+    if open_batches:
+        n_requests = sum(batch.n_requests for batch in open_batches)
+        lines.append(
+            f"NOTE: batches are open ({len(open_batches)}, with {n_requests:,} requests); their answers, which may"
+        )
+        lines.append("      be paid for, cannot be stored afterwards: `narrun batch collect` does it before")
     if holdings.foreign_tables:
         names = ", ".join(printable(name) for name in holdings.foreign_tables)
         lines.append(f"NOTE: tables of other programs are left as they are: {names}")
     return lines
 
 
-def scrub_done_lines(record: ScrubRecord | None, backups: Sequence[Path]) -> list[str]:
+def scrub_done_lines(
+    record: ScrubRecord | None, backups: Sequence[Path], batch_files: Sequence[Path] = ()
+) -> list[str]:
     """What was done, and what still holds the texts."""
+    held = [f"NOTE: this batch file still holds texts: {printable(str(path))}" for path in batch_files]
     if record is None:
-        return ["there was no text; the file was written anew"]
+        return ["there was no text; the file was written anew", *held]
     lines = [
         f"scrubbed   {record.scrubbed_at}: {record.n_narratives:,} narratives, {record.n_results:,} results,"
         f" {record.n_calls:,} calls",
@@ -40,6 +49,7 @@ def scrub_done_lines(record: ScrubRecord | None, backups: Sequence[Path]) -> lis
     lines += [f"NOTE: this backup still holds the texts: {printable(str(path))}" for path in backups]
     return [
         *lines,
+        *held,
         "NOTE: prompts are kept; if they hold examples from real cases, `narrun purge` is the way",
         "NOTE: exports with text, copies, the workbook and the medium itself are out of reach of this program",
     ]

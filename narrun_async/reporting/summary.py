@@ -21,6 +21,8 @@ class ExperimentSummary:
     n_not_detected: int
     #: error rows by category, most frequent first
     errors: Mapping[str, int]
+    #: answers that came when they were asked for once more
+    n_second_tries: int = 0
     #: of all calls, failed ones included
     prompt_tokens: int
     completion_tokens: int
@@ -42,6 +44,7 @@ async def load_summary(store: ResultStore, experiment: Experiment) -> Experiment
         n_detected=n_detected,
         n_not_detected=n_not_detected,
         errors=await store.count_errors(experiment_id),
+        n_second_tries=await store.count_second_tries(experiment_id),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         servings=await store.list_servings(experiment_id),

@@ -77,6 +77,8 @@ def summary_lines(summary: ExperimentSummary, *, simulated: bool) -> list[str]:
         rows.append(("missing", f"{counts.n_missing:,} narratives have no row yet"))
     if summary.errors:
         rows.append(("errors", categories_text(summary.errors)))
+    if summary.n_second_tries:
+        rows.append(("second try", f"{summary.n_second_tries:,} of the answers came when asked for once more"))
     rows.append(("detected", f"{summary.n_detected:,} yes, {summary.n_not_detected:,} no"))
     rows.extend(_agreement_rows(confusion, metrics))
     tokens = summary.prompt_tokens + summary.completion_tokens
@@ -203,6 +205,7 @@ def summary_json(summary: ExperimentSummary, *, simulated: bool) -> dict[str, ob
     return {
         "counts": _counts_json(summary.counts),
         "errors_by_category": dict(summary.errors),
+        "n_second_tries": summary.n_second_tries,
         "n_detected": summary.n_detected,
         "n_not_detected": summary.n_not_detected,
         "n_labelled": summary.confusion.n_labelled,

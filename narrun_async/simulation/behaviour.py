@@ -92,12 +92,16 @@ class Behaviour:
     fault_rates: Mapping[str, float] = field(default_factory=dict)
     #: a text that contains the key always meets the fault
     always: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: share of the malformed answers that are sound when the request ends with the reminder of a second try; 0 to 1
+    mend_rate: float = 0.0
+    #: truncated answers come whole where the request allows so many tokens; None: they never do
+    enough_tokens: int | None = None
     #: share of narratives whose answer contradicts the keyword rule; 0 to 1
     flip_rate: float = 0.03
 
     def __post_init__(self) -> None:
         LatencyModel(self.latency_model)
-        for name in ("latency_spread", "flip_rate"):
+        for name in ("latency_spread", "flip_rate", "mend_rate"):
             _require_share(name, getattr(self, name))
         for name, rate in self.fault_rates.items():
             _require_share(f"rate of {Fault(name)}", rate)
@@ -105,7 +109,7 @@ class Behaviour:
             Fault(fault)
         for name in ("latency_ms", "batch_slowdown", "max_prompt_chars", "retry_after_s"):
             _require_number(name, getattr(self, name), optional=name in ("max_prompt_chars", "retry_after_s"))
-        for name in ("slots", "thrash_above", "thrash_slowdown"):
+        for name in ("slots", "thrash_above", "thrash_slowdown", "enough_tokens"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 1")

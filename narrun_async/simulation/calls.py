@@ -17,7 +17,7 @@ from narrun_async.simulation.http_server import Connection
 from narrun_async.simulation.latency import CountingRateLimit, RateLimit, ServiceQueue, Wait, service_time_s
 
 _PROBE_ANSWER = Answer(content="ok", finish_reason="length")
-_HTTP_ERRORS = {
+HTTP_ERRORS = {
     Fault.HTTP_400: (400, error_body("Simulated: this request is invalid.", kind="invalid_request_error")),
     Fault.HTTP_429: (429, error_body("Simulated: too many requests.", kind="requests", code="rate_limit_exceeded")),
     Fault.HTTP_500: (500, error_body("Simulated: the server had an error.", kind="server_error")),
@@ -93,7 +93,14 @@ class Calls:
         else:
             self._n_calls += 1
             attempt = self._attempts[digest] = self._attempts.get(digest, 0) + 1
-            fault = fault_for(self._behaviour, text=chat.text, digest=digest, attempt=attempt)
+            fault = fault_for(
+                self._behaviour,
+                text=chat.text,
+                digest=digest,
+                attempt=attempt,
+                is_reminded=chat.is_reminded,
+                token_limit=chat.token_limit,
+            )
         self._in_flight += 1
         self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
         call_id = f"chatcmpl-{digest[:8].hex()}-{attempt}"
@@ -121,7 +128,7 @@ class Calls:
             call.connection.on_lost = partial(self._abandon, wait)
 
     def _finish(self, call: _Call) -> None:
-        if call.fault in _HTTP_ERRORS:
+        if call.fault in HTTP_ERRORS:
             self._reply_error(call, call.fault, retry_after_s=None)
             return
         body = self._completion(call)
@@ -149,7 +156,7 @@ class Calls:
         )
 
     def _reply_error(self, call: _Call, fault: Fault, *, retry_after_s: float | None) -> None:
-        status, body = _HTTP_ERRORS[fault]
+        status, body = HTTP_ERRORS[fault]
         self._leave()
         self._count(call, str(status))
         headers = b"" if retry_after_s is None else f"Retry-After: {retry_after_s:g}\r\n".encode()

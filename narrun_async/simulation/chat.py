@@ -6,16 +6,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from narrun_async.prompting import REMINDER
 from narrun_async.simulation.answers import error_body
 from narrun_async.simulation.behaviour import Behaviour
+
+_REMINDED = f"\n\n{REMINDER}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """A chat completion request that was understood."""
 
-    #: the last user message: it stands for the narrative
+    #: the last user message, without the reminder of a second try: it stands for the narrative
     text: str = field(repr=False)
+    #: it ended with that reminder
+    is_reminded: bool
+    #: that the answer may have; None: the request does not say
+    token_limit: int | None
     #: at most one token is asked for: somebody wants to know whether we live
     is_probe: bool
     #: of all messages together
@@ -65,8 +72,16 @@ def parse_chat(behaviour: Behaviour, body: bytes) -> ChatRequest:
         message = "The maximum context length of this model is exceeded."
         raise RefusedError(400, message, code="context_length_exceeded", param="messages")
     n_tokens = asked.get("max_tokens", asked.get("max_completion_tokens"))
-    is_probe = isinstance(n_tokens, int) and n_tokens <= 1
-    return ChatRequest(text=text, is_probe=is_probe, prompt_chars=prompt_chars, n_messages=len(messages))
+    token_limit = n_tokens if isinstance(n_tokens, int) else None
+    narrative = text.removesuffix(_REMINDED)
+    return ChatRequest(
+        text=narrative,
+        is_reminded=narrative != text,
+        token_limit=token_limit,
+        is_probe=token_limit is not None and token_limit <= 1,
+        prompt_chars=prompt_chars,
+        n_messages=len(messages),
+    )
 
 
 def _user_text(asked: object) -> str | None:

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from narrun_async.simulation.answers import error_body, model_list
+from narrun_async.simulation.batch_behaviour import BatchBehaviour
+from narrun_async.simulation.batches import BatchDesk
 from narrun_async.simulation.behaviour import Behaviour
 from narrun_async.simulation.calls import CallCounts, Calls
 from narrun_async.simulation.chat import RefusedError, parse_chat, require_key
@@ -61,6 +63,7 @@ class SimulatedEndpoint:
         self._connections: set[Connection] = set()
         self._n_connections = 0
         self._calls = Calls(behaviour)
+        self._batches = BatchDesk(lambda: self.behaviour)
 
     async def __aenter__(self) -> Self:
         await self._listen(_bound_socket(self._host, self._port))
@@ -93,6 +96,11 @@ class SimulatedEndpoint:
     def url(self) -> str:
         """The full URL of chat completions."""
         return self.base_url + CHAT_PATH
+
+    @property
+    def batches(self) -> BatchDesk:
+        """Its Batch API."""
+        return self._batches
 
     @property
     def behaviour(self) -> Behaviour:
@@ -130,6 +138,8 @@ class SimulatedEndpoint:
 
     def request_arrived(self, connection: Connection, request: Request) -> None:
         route = _ROUTES.get((request.method, request.path))
+        if route is None and self._batches.request_arrived(connection, request):
+            return
         if route is None:
             connection.reply(404, error_body("No such route.", kind="invalid_request_error"))
             return
@@ -216,6 +226,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     record_path: Path | None = None,
+    batch_knobs: BatchBehaviour | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGUSR1 takes the endpoint down, SIGUSR2 up again.
 
@@ -229,6 +240,7 @@ async def serve(
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
         async with SimulatedEndpoint(behaviour, host=host, port=port, record_path=record_path) as endpoint:
+            endpoint.batches.knobs = batch_knobs or endpoint.batches.knobs
             on_ready(endpoint.url)
             while (number := await signals.get()) in (signal.SIGUSR1, signal.SIGUSR2):
                 await (endpoint.go_down() if number is signal.SIGUSR1 else endpoint.come_up())

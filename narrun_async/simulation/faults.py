@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from narrun_async.simulation.behaviour import LASTING_FAULTS, TRANSIENT_FAULTS, Behaviour, Fault
 
+_WORD = struct.Struct(">I")
 _WORDS = struct.Struct(">8I")
 _ATTEMPT_WORDS = struct.Struct(f">{len(TRANSIENT_FAULTS)}I")
 _TWO_TO_32 = 2.0**32
@@ -40,11 +41,31 @@ def draws_of(digest: bytes) -> Draws:
     return Draws._make(word / _TWO_TO_32 for word in _WORDS.unpack(digest))
 
 
-def fault_for(behaviour: Behaviour, *, text: str, digest: bytes, attempt: int) -> Fault | None:
+def fault_for(
+    behaviour: Behaviour,
+    *,
+    text: str,
+    digest: bytes,
+    attempt: int,
+    is_reminded: bool = False,
+    token_limit: int | None = None,
+) -> Fault | None:
     """The fault that this attempt (from 1) of this text meets, if any.
 
     What the server does comes before what the model says: a narrative with a malformed answer can get 500 first.
+
+    :param is_reminded: the request ends with the reminder of a second try
+    :param token_limit: that the request allows; None: it says nothing
     """
+    fault = _fault_before_any_change(behaviour, text=text, digest=digest, attempt=attempt)
+    if fault is Fault.MALFORMED and is_reminded and _mend_draw(digest) < behaviour.mend_rate:
+        return None
+    if fault is Fault.TRUNCATED and behaviour.enough_tokens is not None:
+        return None if token_limit is None or token_limit >= behaviour.enough_tokens else fault
+    return fault
+
+
+def _fault_before_any_change(behaviour: Behaviour, *, text: str, digest: bytes, attempt: int) -> Fault | None:
     for part, name in behaviour.always.items():
         if part in text:
             return Fault(name)
@@ -58,6 +79,11 @@ def fault_for(behaviour: Behaviour, *, text: str, digest: bytes, attempt: int) -
         if draw < rates.get(fault, 0.0):
             return fault
     return None
+
+
+def _mend_draw(digest: bytes) -> float:
+    (word,) = _WORD.unpack(blake2b(digest, digest_size=_WORD.size, person=b"mend").digest())
+    return float(word / _TWO_TO_32)
 
 
 def outage_fault(behaviour: Behaviour) -> Fault | None:

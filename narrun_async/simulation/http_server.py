@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 MAX_HEAD_BYTES = 64 * 1024
-MAX_BODY_BYTES = 32 * 1024 * 1024
+#: a batch file as large as one may be, and what its upload has around it
+MAX_BODY_BYTES = 200_000_000 + 64 * 1024
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
@@ -24,6 +25,8 @@ class Request:
     method: str
     #: without the query
     path: str
+    #: as it stands in the target, without the question mark
+    query: str = ""
     #: names in lower case
     headers: dict[bytes, bytes] = field(repr=False)
     body: bytes = field(repr=False)
@@ -54,7 +57,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._buffer = b""
+        # One that grows in place: a file of 200 MB comes in a thousand pieces.
+        self._buffer = bytearray()
         # True until a request says otherwise
         self._keep_alive = True
         self._transport: asyncio.Transport | None = None
@@ -74,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._application.connection_closed(self)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer += data
         if self.on_lost is None:
             self._read_requests()
         elif len(self._buffer) > MAX_BODY_BYTES:
@@ -125,7 +129,7 @@ class Connection(asyncio.Protocol):
             if len(buffer) > MAX_HEAD_BYTES:
                 raise BadRequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return None
-        first, *lines = buffer[:head_end].split(b"\r\n")
+        first, *lines = bytes(buffer[:head_end]).split(b"\r\n")
         try:
             method, target, version = first.decode("ascii").split(" ")
             headers = {name.strip().lower(): value.strip() for name, _, value in (s.partition(b":") for s in lines)}
@@ -141,10 +145,12 @@ class Connection(asyncio.Protocol):
             if headers.get(b"expect", b"").lower() == b"100-continue" and len(buffer) == head_end + 4:
                 self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return None
-        self._buffer = buffer[end:]
+        body = bytes(buffer[head_end + 4 : end])
+        del buffer[:end]
         closing = headers.get(b"connection", b"").lower() == b"close"
         self._keep_alive = version == "HTTP/1.1" and not closing
-        return Request(method=method, path=target.partition("?")[0], headers=headers, body=buffer[head_end + 4 : end])
+        path, _, query = target.partition("?")
+        return Request(method=method, path=path, query=query, headers=headers, body=body)
 
     def _answer_bytes(self, status: int, body: bytes, headers: bytes) -> bytes:
         return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
@@ -160,5 +166,5 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write(answer)
         if not self._keep_alive:
-            self._buffer = b""
+            self._buffer.clear()
             self._transport.close()

@@ -25,6 +25,10 @@ LOCK_SUFFIX = ".lock"
 DOOMED_SUFFIX = ".purging"
 #: what a run leaves in the log directory of its experiment
 _LOG_NAMES = re.compile(r"journal|[\w-]{1,40}\.(log|json|jsonl|ndjson)|\.[\w-]{1,40}\.json\.\d{1,10}")
+#: the directory of batch files within it, and every name of a file there, those of unfinished ones, too
+BATCHES_DIRECTORY = "batches"
+_BATCH_NAME = r"batch-\d{4,6}(?:\.output|\.errors)?\.jsonl"
+BATCH_NAMES = re.compile(rf"{_BATCH_NAME}|\.{_BATCH_NAME}\.\d{{1,10}}")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -56,17 +60,34 @@ def _find_logs(
         return
     if not directory.is_dir():
         return
+    batches = directory / BATCHES_DIRECTORY
+    if batches.is_dir() and not batches.is_symlink():
+        _find_named(batches, BATCH_NAMES, files, left)
+        directories.append(batches)
+    _find_named(directory, _LOG_NAMES, files, left, apart_from=directories)
+    directories.append(directory)
+
+
+def _find_named(
+    directory: Path,
+    names: re.Pattern[str],
+    files: list[Path],
+    left: list[LeftAlone],
+    *,
+    apart_from: Sequence[Path] = (),
+) -> None:
     try:
         entries = sorted(directory.iterdir())
     except OSError as error:
         left.append(LeftAlone(path=str(directory), why=error.strerror or "it cannot be read"))
         return
     for path in entries:
-        if _LOG_NAMES.fullmatch(path.name):
+        if path in apart_from:
+            continue
+        if names.fullmatch(path.name):
             _sort_in(path, files, left)
         else:
             left.append(LeftAlone(path=str(path), why="not a file of ours by its name"))
-    directories.append(directory)
 
 
 def _sort_in(path: Path, files: list[Path], left: list[LeftAlone]) -> None:

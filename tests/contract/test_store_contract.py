@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from narrun_async.errors import BadInputError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     Attempt,
+    Cohort,
     Detection,
     Envelope,
     ErrorCategory,
     Experiment,
     ExperimentStatus,
     Failure,
+    NarrativeId,
     Outcome,
     PageCursor,
     ProgressMark,
@@ -542,8 +545,6 @@ class TestWriting:
         assert tuple(row[name] for name in names) == judged
 
     async def test_an_unlabelled_narrative_is_not_judged(self, store: Store, build: Any) -> None:
-        from dataclasses import replace
-
         source = build.source([replace(build.narrative(0), manual_flag_ind=None, manual_flag=None)])
         await store.add_source(source, on_conflict="error")
         experiment = await build.experiment(store, source.checksum)
@@ -583,8 +584,6 @@ class TestWriting:
     async def test_a_success_is_never_overwritten(
         self, store: Store, experiment: Experiment, run_id: RunId, build: Any, replaces_error: bool, verdict: Verdict
     ) -> None:
-        from dataclasses import replace
-
         item = (await load_all(store, experiment, Selection.MISSING))[0]
         await write(store, experiment, run_id, [outcome_of(item)])
         before = await rows_of(store, experiment)
@@ -670,11 +669,25 @@ class TestWriting:
         assert await store.count_confusion(half_done.experiment_id) == ConfusionCounts(tp=0, fp=3, fn=0, tn=0)
         assert await store.count_detected(half_done.experiment_id) == (3, 0)
 
+    async def test_answers_that_came_on_a_second_try_are_counted(
+        self, store: Store, experiment: Experiment, run_id: RunId
+    ) -> None:
+        methods = ["json", "json+second_try", "fence+coerced+second_try", "second_try:json"]
+        outcomes = [
+            replace(outcome, verdict=replace(outcome.verdict, parse_method=method))
+            for outcome, method in zip(
+                map(outcome_of, await load_all(store, experiment, Selection.MISSING)), methods, strict=False
+            )
+        ]
+        await write(store, experiment, run_id, outcomes)
+        assert await store.count_second_tries(experiment.experiment_id) == 2
+
     async def test_an_experiment_without_rows_counts_zero(self, store: Store, experiment: Experiment) -> None:
         experiment_id = experiment.experiment_id
         assert await store.count_results(experiment) == ResultCounts(n_total=12, n_success=0, n_errors=0)
         assert await store.count_errors(experiment_id) == {}
         assert await store.count_detected(experiment_id) == (0, 0)
+        assert await store.count_second_tries(experiment_id) == 0
         assert await store.sum_tokens(experiment_id) == (0, 0)
 
     async def test_a_row_of_an_unknown_experiment_is_refused_whole(
@@ -725,6 +738,16 @@ class TestCohortRows:
         assert [row.manual_flag_ind for row in rows] == [one.manual_flag_ind for one in narratives[:4]]
         assert [row.manual_flag for row in rows] == [one.manual_flag for one in narratives[:4]]
         assert not any(row.has_result or row.skip_reason or row.copied_from for row in rows)
+
+    async def test_of_an_experiment_without_a_recorded_cohort_the_rows_are_its_cohort(
+        self, store: Store, half_done: Experiment
+    ) -> None:
+        nobody_knows = replace(
+            half_done, cohort=Cohort(data_checksum="", last_narrative_id=NarrativeId(0), n_narratives=0)
+        )
+        rows = [row async for row in store.iter_cohort(nobody_knows)]
+        assert rows == [row async for row in store.iter_cohort(half_done) if row.has_result]
+        assert len(rows) == 6
 
     async def test_results_of_another_experiment_are_not_taken_for_its_own(
         self, store: Store, half_done: Experiment, build: Any

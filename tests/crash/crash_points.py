@@ -139,6 +139,45 @@ POINTS: dict[str, CrashPoint] = {
     "summary counted": _after(".reporting.summary:load_summary"),
 }
 
+_BATCHES = ".stores.sqlite.batches:BatchesPart"
+_PROVIDER = ".providers.openai_batches:OpenAIBatchProvider"
+_WHOLE_BATCH = ".stores.batch_files:WholeFile"
+
+#: likewise, of a batch from its export to its rows
+BATCH_POINTS: dict[str, CrashPoint] = {
+    # export
+    "batch file: begun": _after(f"{_WHOLE_BATCH}.__init__"),
+    "batch file: a piece written": _after(f"{_WHOLE_BATCH}.write"),
+    "batch file: before it takes its name": _before(f"{_WHOLE_BATCH}.publish"),
+    "batch file: it has its name": _after(f"{_WHOLE_BATCH}.publish"),
+    "batch: before it is recorded": _before(f"{_BATCHES}.add_batch"),
+    "batch: its row inserted": _sql("INSERT INTO batches"),
+    "batch: its narratives in mid-insert": _sql("INSERT INTO batch_items", row=2),
+    "batch: recorded": _after(f"{_BATCHES}.add_batch"),
+    # submit, and whatever changes a batch
+    "batch: before a step": _before(f"{_BATCHES}.advance_batch"),
+    "batch: a step in its transaction": _sql("UPDATE batches SET"),
+    "batch: after a step": _after(f"{_BATCHES}.advance_batch"),
+    "batch: looked for": _after(f"{_PROVIDER}.find_batch"),
+    "batch file: looked for": _after(f"{_PROVIDER}.find_file"),
+    "batch file: about to be uploaded": _before(f"{_PROVIDER}.upload_file"),
+    "batch file: uploaded": _after(f"{_PROVIDER}.upload_file"),
+    "batch: about to be created": _before(f"{_PROVIDER}.create_batch"),
+    "batch: created": _after(f"{_PROVIDER}.create_batch"),
+    # poll and collect
+    "batch: asked about": _after(f"{_PROVIDER}.load_batch"),
+    "answers: about to be fetched": _before(f"{_PROVIDER}.download_file"),
+    "answers: fetched": _after(f"{_PROVIDER}.download_file"),
+    "answers: looked through": _after(".operations.batches.answers:survey"),
+    "answers: one judged": _after(".operations.batches.answers:judge_line"),
+    "batch: before it is closed": _before(".operations.batches.collecting:_close"),
+    "batch: closed": _after(".operations.batches.collecting:_close"),
+    "batch files: one removed": _after(".stores.removal:overwrite_and_remove"),
+    # cancel
+    "batch: about to be cancelled": _before(f"{_PROVIDER}.cancel_batch"),
+    "batch: cancelled": _after(f"{_PROVIDER}.cancel_batch"),
+}
+
 # --- arming ----------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +196,7 @@ class Fuse:
 
 def arm(name: str, occurrence: int) -> None:
     """Put a fuse at a point; the program has been imported."""
-    point, fuse = POINTS[name], Fuse(occurrence)
+    point, fuse = (POINTS | BATCH_POINTS)[name], Fuse(occurrence)
     if point.statement:
         _arm_statement(point, fuse)
         return
@@ -347,7 +386,7 @@ def _enter(order: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", action="store_true")
-    parser.add_argument("--at", choices=POINTS)
+    parser.add_argument("--at", choices=POINTS | BATCH_POINTS)
     parser.add_argument("--occurrence", type=int, default=1)
     parser.add_argument("--saved", help="a file that grows by one byte for every row reported as saved")
     parser.add_argument("arguments", nargs="*")

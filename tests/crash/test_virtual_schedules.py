@@ -26,6 +26,9 @@ from narrun_async.simulation.behaviour import Behaviour
 TRANSIENT = {"http_500": 0.10, "http_429": 0.06, "http_503": 0.03, "reset": 0.06, "timeout": 0.03}
 #: what is wrong with some texts for good, so that results hold error rows as well
 LASTING = {"malformed": 0.12, "truncated": 0.06, "refusal": 0.06}
+#: the same where bad answers are asked for once more, half of them with success
+ASKED_TWICE = {"malformed": 0.6, "truncated": 0.06, "refusal": 0.06}
+MENDED = 0.5
 #: as fast as the disk, so that crashes fall while answers wait to be stored
 ANSWER_S = 0.02
 #: every narrative is known in the end: 20 lives are far more than any schedule needs
@@ -40,15 +43,22 @@ def no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+def lasting(second_try: bool) -> dict[str, float]:
+    return ASKED_TWICE if second_try else LASTING
+
+
 def make_world(
     build: Any, seed: int, *, n_narratives: int, faults: dict[str, float] | None = None, **options: Any
 ) -> World:
     rates = TRANSIENT if faults is None else faults
-    behaviour = Behaviour(seed=3, fault_rates=LASTING | rates)
+    second_try = options.get("second_try", False)
+    behaviour = Behaviour(seed=3, fault_rates=lasting(second_try) | rates, mend_rate=MENDED)
     world = World(
         seed=seed,
         database=options.pop("database", None) or MemoryDatabase(),
-        endpoint=VirtualEndpoint(behaviour=behaviour, mean_s=options.pop("mean_s", ANSWER_S)),
+        endpoint=VirtualEndpoint(
+            behaviour=behaviour, mean_s=options.pop("mean_s", ANSWER_S), is_asked_twice=second_try
+        ),
         build=build,
         habits=Habits(**options),
     )
@@ -56,13 +66,15 @@ def make_world(
     return world
 
 
-def undisturbed(build: Any, n_narratives: int) -> dict[tuple[str, str], dict[str, Any]]:
+def undisturbed(build: Any, n_narratives: int, *, second_try: bool = False) -> dict[tuple[str, str], dict[str, Any]]:
     """I19: the results of a run with which nothing goes wrong but the answers themselves."""
-    world = make_world(build, 0, n_narratives=n_narratives, faults={})
+    world = make_world(build, 0, n_narratives=n_narratives, faults={}, second_try=second_try)
     assert world.live(0).result is not None
     oracle = world.oracle()
     assert len(oracle) == n_narratives
     assert {row["error_occurred"] for row in oracle.values()} == {0, 1}, "the oracle must hold both kinds of rows"
+    n_mended = sum("+second_try" in (row["parse_method"] or "") for row in oracle.values())
+    assert (n_mended > 0) == second_try
     return oracle
 
 
@@ -105,16 +117,18 @@ class Crash:
 
 
 @pytest.mark.fault("P03")
+@pytest.mark.parametrize("second_try", [False, True], ids=["asked once", "asked twice"])
 def test_after_a_crash_at_any_step_a_resume_leaves_what_an_undisturbed_run_leaves(
-    build: Any, is_long: bool, measured: Any
+    build: Any, is_long: bool, second_try: bool, measured: Any
 ) -> None:
     n_narratives, seeds = (12, range(50)) if is_long else (7, range(1))
-    oracle = undisturbed(build, n_narratives)
+    stride = 3 if second_try and not is_long else 1
+    oracle = undisturbed(build, n_narratives, second_try=second_try)
     n_crashes = most_lost = 0
     for seed in seeds:
-        habits = {"n_narratives": n_narratives, "batch_rows": 2, "concurrency": 3}
+        habits = {"n_narratives": n_narratives, "batch_rows": 2, "concurrency": 3, "second_try": second_try}
         whole = make_world(build, seed, **habits).live(seed)
-        for step in range(1, whole.steps + 1):
+        for step in range(1, whole.steps + 1, stride):
             world = make_world(build, seed, **habits)
             assert world.live(seed, crash_at=step).crashed
             try:
@@ -127,7 +141,8 @@ def test_after_a_crash_at_any_step_a_resume_leaves_what_an_undisturbed_run_leave
                 raise
             n_crashes, most_lost = n_crashes + 1, max(most_lost, crash.n_lost)
     measured(
-        f"{n_crashes} crashes, one at each step of {len(seeds)} seeds: all equal to the undisturbed run; "
+        f"{'bad answers asked for twice: ' if second_try else ''}{n_crashes} crashes, one at each step of "
+        f"{len(seeds)} seeds: all equal to the undisturbed run; "
         f"at most {most_lost} answers bought again"
     )
 
@@ -176,6 +191,7 @@ class Schedule:
             "attempt_deadline_s": rng.choice([5.0, 120.0]),
             "mean_s": rng.choice([0.0, 0.005, 0.05, 1.0]),
             "faults": {name: rate * rng.choice([0, 1, 2]) for name, rate in TRANSIENT.items()},
+            "second_try": seed % 4 == 3,
         }
 
     def disturb(self, world: World) -> Callable[[VirtualLoop], Watch]:
@@ -230,11 +246,12 @@ def test_every_schedule_ends_with_the_results_of_an_undisturbed_run(
     n_schedules = request.config.getoption("--schedules") or (500 if is_long else 40)
     first = request.config.getoption("--first-seed")
     n_narratives = 30
-    oracle = undisturbed(build, n_narratives)
+    oracles = {second_try: undisturbed(build, n_narratives, second_try=second_try) for second_try in (False, True)}
     n_lives = n_crashes = n_steps = 0
     for seed in range(first, first + n_schedules):
+        schedule = Schedule(seed, n_narratives)
         try:
-            lives = run_schedule(build, Schedule(seed, n_narratives), oracle)
+            lives = run_schedule(build, schedule, oracles[schedule.options["second_try"]])
         except BaseException:
             print(f"schedule seed {seed}: pytest {request.node.nodeid} --first-seed {seed} --schedules 1")
             raise
@@ -257,7 +274,8 @@ def run_schedule(build: Any, schedule: Schedule, oracle: dict[tuple[str, str], d
         assert world.violations() == []
         assert before.items() <= world.results().items(), "a saved row was changed"
     world.endpoint.is_down = world.database.is_full = False
-    world.endpoint.behaviour = world.endpoint.behaviour.changed({"fault_rates": LASTING | schedule.options["faults"]})
+    rates = lasting(schedule.options["second_try"]) | schedule.options["faults"]
+    world.endpoint.behaviour = world.endpoint.behaviour.changed({"fault_rates": rates})
     lives.append(finish(world, seed * 100 + 50))
     assert world.violations() == []
     assert world.oracle() == oracle
@@ -298,7 +316,7 @@ def fall_asleep(world: World, limits_before: list[int], recovered: list[bool]) -
     def watch(loop: VirtualLoop) -> Watch:
         async def falling_asleep(progress: Any, control: Any) -> None:
             await asyncio.sleep(40)
-            limits = world.life.runner._limits  # type: ignore[union-attr]
+            limits = world.life.runner.limits  # type: ignore[union-attr]
             limits_before[0] = limits.auto.limit
             loop.jump(600)
             await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ tests say it, and `tests/reliability.py` puts both beside each other in `docs/re
 
 from __future__ import annotations
 
-from fault_matrix import answers, disk, entrances, locks, network, process, retries, schedules, security
+from fault_matrix import answers, batches, disk, entrances, locks, network, process, retries, schedules, security
 from fault_matrix.rows import FaultRow
 
 __all__ = ["FAULTS", "FAULT_IDS", "FaultRow"]
@@ -22,6 +22,7 @@ FAULTS: tuple[FaultRow, ...] = (
     *entrances.ROWS,
     *retries.ROWS,
     *security.ROWS,
+    *batches.ROWS,
 )
 
 FAULT_IDS: frozenset[str] = frozenset(row.id for row in FAULTS)

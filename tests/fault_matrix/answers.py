@@ -66,4 +66,18 @@ ROWS: tuple[FaultRow, ...] = (
         injected="a raw server that draws from the golden answers by the text; the simulated endpoint",
         required="the run ends `completed` with exit 1; the error rows are exactly those injected",
     ),
+    FaultRow(
+        id="A34",
+        fault="an answer that cannot be used, where another might",
+        injected="the simulated endpoint, whose answers a reminder or twice the tokens mend; 500, 503, 429, a lost "
+        "connection, 400, a timeout or a stop in place of the second call",
+        required="asked for once more, once, with something changed; both calls are in the ledger; the second answer "
+        "decides, and where none comes the first one stands",
+    ),
+    FaultRow(
+        id="A35",
+        fault="answers in the shapes of OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and others",
+        injected="golden answers written after what each server sends",
+        required="read, thoughts kept apart, and `parse_method` says where the answer stood; or the failure that it is",
+    ),
 )

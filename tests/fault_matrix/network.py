@@ -101,4 +101,16 @@ ROWS: tuple[FaultRow, ...] = (
         injected="a server process that exits when it meets the text, started again by the test",
         required="the culprit alone is an error row `endpoint_crash`; everything else succeeds; calls are bounded",
     ),
+    FaultRow(
+        id="N17",
+        fault="refusals and errors in the words of OpenAI, Azure, vLLM, llama.cpp, Ollama and LM Studio",
+        injected="77 bodies written after what each server says, judged, and sent over a socket",
+        required="each is what its server means by it, whatever its words are; docs/servers.md has the same table",
+    ),
+    FaultRow(
+        id="N18",
+        fault="400 without code, type or parameter, as LM Studio says when its model has crashed",
+        injected="a raw server that says so for a while to all, to one narrative, to every narrative but no probe",
+        required="an outage leaves 0 error rows; one narrative is one row after five attempts; a setting stops the run",
+    ),
 )

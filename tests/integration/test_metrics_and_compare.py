@@ -93,6 +93,8 @@ class Database:
                 "confidence": row.confidence,
                 "error_occurred": int(row.error_category is not None),
                 "error_category": row.error_category,
+                "manual_flag_ind": row.manual_flag_ind,
+                "manual_flag": row.manual_flag,
                 "rationale": CANARY,
                 "raw_response": CANARY,
                 "is_true_positive": int(row.detected == 1 and row.manual_flag_ind == 1),
@@ -271,6 +273,18 @@ def test_an_experiment_that_cannot_validate_is_refused(database: Database, call:
     database.change(f"DELETE FROM narrative_results WHERE experiment_id = '{other}'")
     with pytest.raises(UsageError, match="tells no sensitivity"):
         call("metrics", wanted, "--validated-by", other)
+
+
+def test_of_an_experiment_of_the_predecessor_the_rows_are_counted(database: Database, call: Call) -> None:
+    wanted, answered_later = database.add(1), database.rows[5:]
+    own = json.loads(call("metrics", wanted, "--json", "--bootstrap", "0"))
+    database.change(
+        "UPDATE experiments SET data_checksum = NULL, cohort_last_narrative_id = NULL, config_sha256 = NULL",
+        f"DELETE FROM source_narratives WHERE incident_id = '{answered_later[0].incident_id}'",
+    )
+    found = json.loads(call("metrics", wanted, "--json", "--bootstrap", "0"))
+    assert [one["confusion"] for one in found["levels"]] == [one["confusion"] for one in own["levels"]]
+    assert "recorded no cohort" in found["remarks"][0]
 
 
 def test_an_experiment_without_any_row_is_told_as_such(database: Database, call: Call) -> None:

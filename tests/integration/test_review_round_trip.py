@@ -16,6 +16,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from narrun_async.app.evaluating import EvaluationRequest, tell_metrics
 from narrun_async.app.reviewing import (
     Readers,
     adjudicate_review,
@@ -26,6 +27,7 @@ from narrun_async.app.reviewing import (
     show_review,
     write_labels,
 )
+from narrun_async.cli.evaluate import read_review
 from narrun_async.clock import utc_now
 from narrun_async.errors import BadInputError, UsageError
 from narrun_async.metrics.sampling import DEFAULT_BANDS, Allocation, Stratifier
@@ -185,6 +187,41 @@ async def test_sample_fill_import_adjudicate_and_every_label_is_final(database: 
     assert {row["item_key"] for row in rows} == set(keys)
     assert target.stat().st_mode & 0o777 == 0o600
     assert "narrative_text" not in rows[0]
+
+
+async def test_final_labels_feed_the_metrics_with_the_weights_of_the_sample(database: Path, told: list[str]) -> None:
+    """A reader who says what the model said: the weighted table is that of all 55 answers, 11 of them yes."""
+    (anna,) = await draw(database, told, n=30, readers=["anna"])
+    with closing(sqlite3.connect(database)) as db:
+        answers = dict(
+            db.execute(
+                "SELECT t.item_key, r.detected FROM review_items AS t JOIN source_narratives AS s USING (narrative_id)"
+                " JOIN narrative_results AS r USING (incident_id, narrative_type)"
+            ).fetchall()
+        )
+    await take(database, told, fill(anna, lambda key: "yes" if answers[key] else "no"))
+    request = EvaluationRequest(wanted="latest", n_resamples=0, seed=1, as_json=True, review=ONE)
+    (text,) = await tell_metrics(database, request)
+    report = json.loads(text)
+    assert "review 1: 30 final labels" in report["labels"]
+    level = next(one for one in report["levels"] if one["level"] == "narratives")
+    confusion = level["confusion"]
+    assert (confusion["tp"], confusion["tn"]) == (pytest.approx(11), pytest.approx(44))
+    assert (confusion["fp"], confusion["fn"]) == (0, 0)
+    assert level["prevalence"]["labelled"]["value"] == pytest.approx(11 / 55)
+    assert any("nothing is said of incidents" in remark for remark in report["remarks"])
+
+
+async def test_labels_that_cannot_be_had_are_named(database: Path, told: list[str]) -> None:
+    await draw(database, told, n=5, readers=["anna"])
+    for number, sentence in ((1, "no final label yet"), (7, "there is no review 7")):
+        request = EvaluationRequest(wanted="latest", n_resamples=0, seed=1, as_json=True, review=ReviewId(number))
+        with pytest.raises(UsageError, match=sentence):
+            await tell_metrics(database, request)
+    assert read_review("manual") is None
+    for wrong in ("review", "review:", "review:x", "reviews:1", "review:-1"):
+        with pytest.raises(UsageError, match="--labels must be"):
+            read_review(wrong)
 
 
 async def test_the_manual_flags_and_the_results_stay_as_they_were(database: Path, told: list[str]) -> None:

@@ -74,6 +74,30 @@ KEPT: dict[str, frozenset[str]] = {
         }
     ),
     "scrubs": frozenset({"scrubbed_at", "narrun_version", "host"}),
+    "batch_items": frozenset(),
+    "batches": frozenset(
+        {
+            "experiment_id",
+            "selection",
+            "state",
+            "input_path",
+            "input_sha256",
+            "endpoint",
+            "token",
+            "exported_at",
+            "intended_at",
+            "api_url",
+            "remote_file_id",
+            "remote_batch_id",
+            "remote_status",
+            "remote_complaint",
+            "output_file_id",
+            "error_file_id",
+            "polled_at",
+            "closed_at",
+            "closed_why",
+        }
+    ),
 }
 
 

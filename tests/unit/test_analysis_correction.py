@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import Table2x2
 
 from narrun_async.analysis.cohort import Units
-from narrun_async.analysis.correction import corrected_prevalence, predictive_values
+from narrun_async.analysis.correction import corrected_beside_labels, corrected_prevalence, predictive_values
 from narrun_async.analysis.evaluation_tree import Level, Validity
 from narrun_async.analysis.levels import estimate_prevalence, own_validity
+from narrun_async.analysis.proportions import wilson_interval
 from narrun_async.analysis.values import Measure, Method, Share
 
 
@@ -75,6 +76,39 @@ def test_it_never_leaves_zero_to_one_and_says_when_answers_tell_nothing(x: int, 
     low, high = ends(measure)
     assert measure.value is not None and 0 <= measure.value <= 1
     assert 0 <= low <= high <= 1
+
+
+def measured(hits: int, n: int) -> Measure:
+    """The labelled rate, with Wilson's interval."""
+    value = hits / n
+    return Measure(value=value, interval=wilson_interval(value, n, method=Method.WILSON))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 400), st.floats(0.01, 0.99))
+def test_beside_labels_it_is_rogans_number_of_all_and_never_leaves_zero_to_one(
+    found: int, invented: int, x: int, fraction: float
+) -> None:
+    """60 labelled positive, 60 labelled negative; `x` of 400 others detected."""
+    known = validity(share(found, 60), share(60 - invented, 60))
+    if found <= invented:
+        assert corrected_beside_labels(measured(60, 120), share(x, 400), known, fraction=fraction).value is None
+        return
+    whole = fraction * (found + invented) / 120 + (1 - fraction) * x / 400
+    told = corrected_beside_labels(measured(60, 120), share(x, 400), known, fraction=fraction)
+    assert told.value == pytest.approx(corrected_prevalence(share(1000 * whole, 1000), known).value, abs=1e-9)
+    low, high = ends(told)
+    assert told.value is not None and 0 <= low <= told.value <= high <= 1
+
+
+def test_beside_labels_the_interval_lies_between_those_of_its_parts() -> None:
+    known, labelled, others = validity(share(42, 48), share(342, 356)), measured(48, 404), share(300, 4000)
+    alone = ends(corrected_prevalence(others, known))
+    none, all_of_them = (
+        ends(corrected_beside_labels(labelled, others, known, fraction=fraction)) for fraction in (0.0, 1.0)
+    )
+    assert none == pytest.approx(alone, abs=1e-9)
+    assert labelled.interval is not None
+    assert all_of_them == pytest.approx((labelled.interval.low, labelled.interval.high), abs=1e-9)
 
 
 @pytest.mark.parametrize("prevalence", [0.001, 0.03, 0.5, 0.9])

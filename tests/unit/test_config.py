@@ -60,6 +60,23 @@ def changed(dotted: str, value: object, base: Mapping[str, Any] = COMPLETE) -> d
     return raw
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [({}, True), ({"second_try": True}, True), ({"second_try": False}, False)]
+)
+@pytest.mark.parametrize("base", [COMPLETE, SIMULATED], ids=["real", "simulated"])
+def test_a_file_that_does_not_say_asks_once_more(base: dict[str, Any], written: dict[str, bool], meant: bool) -> None:
+    raw = {**base, "model": {**base["model"], **written}}
+    before = deepcopy(raw)
+    assert parsed(raw).model.second_try is meant
+    assert raw == before
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_a_second_try_is_true_or_false(value: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"`model\.second_try` must be true or false"):
+        parsed(changed("model.second_try", value))
+
+
 def refusal(raw: Mapping[str, object], **keywords: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
         parsed(raw, **keywords)

@@ -68,7 +68,8 @@ def test_operational_settings_and_the_order_of_keys_change_no_hash() -> None:
     [
         ("experiment__name", "other"), ("experiment__notes", "n"), ("model__name", "n"), ("model__provider", "vllm"),
         ("model__api_url", "http://h"), ("model__temperature", 0.3), ("model__max_tokens", 5), ("model__seed", 5),
-        ("model__top_p", 0.5), ("model__response_format", {"type": "json_object"}), ("model__api_key_env", "K"),
+        ("model__top_p", 0.5), ("model__second_try", False), ("model__response_format", {"type": "json_object"}),
+        ("model__api_key_env", "K"),
         ("prompt__version", "v2"), ("prompt__system_prompt", "one\n"), ("prompt__user_template", "<<TEXT>>"),
         ("data__file", "b.xlsx"), ("data__sheet", "s"), ("data__on_conflict", "first"), ("run__seed", 2),
         ("run__max_narratives", 2), ("privacy__approval_note", "ok"),
@@ -182,3 +183,15 @@ def test_a_key_that_an_older_snapshot_lacks_is_no_difference_at_its_default() ->
     del older["privacy"]
     del older["model"]["top_p"]
     assert diff_snapshots(json.dumps(older), current) == []
+
+
+def test_an_experiment_of_before_there_was_a_second_try_goes_on_without_one() -> None:
+    current = snapshot_json(config_with())
+    assert json.loads(current)["model"]["second_try"] is True
+    older = json.loads(current)
+    del older["model"]["second_try"]
+    assert config_from_snapshot(json.dumps(older)).model.second_try is False
+    assert [str(difference) for difference in diff_snapshots(json.dumps(older), current)] == [
+        "model.second_try: false → true"
+    ]
+    assert diff_snapshots(json.dumps(older), snapshot_json(config_with(model__second_try=False))) == []

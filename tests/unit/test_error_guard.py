@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from narrun_async.clock import utc_now
@@ -55,6 +57,12 @@ def outcome(number: int, verdict: Verdict, http_status: int | None) -> Outcome:
     return Outcome(item=item, verdict=verdict, attempt=attempt)
 
 
+def first_answer_that_stands(number: int) -> Outcome:
+    """It was answered, and the second call was refused."""
+    cut = Failure(category=ErrorCategory.TRUNCATED, message="made up")
+    return replace(outcome(number, cut, 400), raw_response="cut")
+
+
 def success(number: int = 0) -> Outcome:
     return outcome(number, Detection(detected=True, confidence=0.5, parse_method="strict"), 200)
 
@@ -103,6 +111,13 @@ def test_an_answer_frees_what_was_held_back_in_its_order(category: ErrorCategory
     later = refused(3)
     assert list(unproven.admit(later)) == [later]
     unproven.finish()
+
+
+def test_a_first_answer_that_stands_frees_what_was_held_back_too() -> None:
+    unproven = guard()
+    held, proof = refused(1), first_answer_that_stands(2)
+    assert unproven.admit(held) == ()
+    assert list(unproven.admit(proof)) == [held, proof]
 
 
 @pytest.mark.parametrize("category", UNANSWERED)

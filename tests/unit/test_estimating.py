@@ -3,17 +3,69 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from narrun_async.metrics import SampledCall, extrapolate, spread_evenly
-from narrun_async.models import Prices
+from narrun_async.models import (
+    NO_USAGE,
+    Attempt,
+    Detection,
+    ErrorCategory,
+    Failure,
+    NarrativeId,
+    Outcome,
+    Prices,
+    Usage,
+    WorkItem,
+)
+from narrun_async.operations.estimating import sampled_call
 
 
 def call(duration_s: float, prompt: int | None = 1000, completion: int | None = 50) -> SampledCall:
     return SampledCall(duration_s=duration_s, prompt_tokens=prompt, completion_tokens=completion, is_error=False)
+
+
+def test_a_narrative_that_was_asked_about_twice_took_both_calls() -> None:
+    def attempt(narrative_id: int, duration_s: float, usage: Usage, category: ErrorCategory | None) -> Attempt:
+        return Attempt(
+            narrative_id=NarrativeId(narrative_id),
+            started_at=datetime(2026, 1, 1, tzinfo=UTC),
+            duration_s=duration_s,
+            error_category=category,
+            error_message=None,
+            http_status=200 if usage != NO_USAGE else 500,
+            charged=True,
+            usage=usage,
+        )
+
+    bad, tokens = ErrorCategory.BAD_JSON, Usage(prompt_tokens=100, completion_tokens=7)
+    undecided = [
+        attempt(1, 2.0, tokens, bad),
+        attempt(1, 64.0, NO_USAGE, ErrorCategory.SERVER_ERROR),
+        attempt(2, 128.0, tokens, bad),
+    ]
+    item = WorkItem(
+        narrative_id=NarrativeId(1),
+        row_num=1,
+        incident_id="a",
+        narrative_type="cme",
+        narrative_text="t",
+        text_sha256=None,
+        manual_flag_ind=None,
+        manual_flag=None,
+    )
+    verdict = Detection(detected=True, confidence=None, parse_method="json+second_try")
+    decided = Outcome(item=item, verdict=verdict, attempt=attempt(1, 3.0, tokens, None))
+    both = SampledCall(duration_s=5.0, prompt_tokens=200, completion_tokens=14, is_error=False)
+    assert sampled_call(decided, undecided) == both
+    stands = Outcome(item=item, verdict=Failure(category=bad, message="m"), attempt=None)
+    first = SampledCall(duration_s=2.0, prompt_tokens=100, completion_tokens=7, is_error=True)
+    assert sampled_call(stands, undecided) == first
+    assert sampled_call(stands, []) is None
 
 
 def test_means_are_multiplied_by_what_remains() -> None:

@@ -179,6 +179,16 @@ def change_id(new_value: str) -> list[str]:
     ]
 
 
+def batches(number: int, state: str) -> list[str]:
+    """Statements that insert a batch with one narrative."""
+    return [
+        "INSERT INTO batches (batch_id, experiment_id, number, selection, state, input_path, input_sha256, endpoint,"
+        " n_requests, n_bytes, token, exported_at)"
+        f" VALUES ({number}, '{HALF}', {number}, 'missing', '{state}', '/x', 'x', '/x', 1, 1, 'x', '2026-03-04')",
+        f"INSERT INTO batch_items (batch_id, narrative_id, row_num, replaces_error) VALUES ({number}, 4, 4, 0)",
+    ]
+
+
 FIRST_SUCCESS = f"(SELECT MIN(attempt_id) FROM attempts WHERE error_category IS NULL AND experiment_id = '{WHOLE}')"
 
 #: what → the invariants that it breaks and the statements that do
@@ -312,6 +322,8 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
     "an end that is no time": ({"I14"}, ["UPDATE runs SET ended_at = 'soon' WHERE run_id = 1"]),
     "a negative run time": ({"I14"}, ["UPDATE runs SET runtime_s = -1 WHERE run_id = 1"]),
     "a negative call": ({"I14"}, ["UPDATE attempts SET duration_s = -1 WHERE attempt_id = 1"]),
+    "a narrative in two open batches": ({"I22"}, [*batches(1, "ended"), *batches(2, "exported")]),
+    "a batch that does not know its narratives": ({"I22"}, [*batches(3, "closed"), "DELETE FROM batch_items"]),
     "a negative answer time": (
         {"I14"},
         [f"UPDATE narrative_results SET response_sec = -0.5 WHERE {SUCCESS_ROW}"],

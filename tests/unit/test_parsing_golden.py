@@ -111,6 +111,111 @@ def test_token_counts_that_are_missing_or_no_counts_are_unknown(row: str) -> Non
     assert envelope.usage == NO_USAGE == Usage()
 
 
+# --- what the servers send -------------------------------------------------------------------------------------------
+
+#: golden answer → the `parse_method` that it is read with, or the failure that it is. Each was written by hand after
+#: what the server's own sources and documentation say (2025 and 2026); the texts are made up
+SENT_BY_SERVERS: dict[str, str | ErrorCategory] = {
+    "openai": "json",
+    "openai_refusal": ErrorCategory.REFUSAL,
+    "openai_all_spent_on_reasoning": ErrorCategory.TRUNCATED,
+    "azure": "json",
+    "azure_answer_filtered": ErrorCategory.CONTENT_FILTER,
+    "azure_answer_cut_by_filter": ErrorCategory.CONTENT_FILTER,
+    "vllm_reasoning": "json",
+    "vllm_reasoning_content": "json",
+    "vllm_answer_in_reasoning": "reasoning:object",
+    "vllm_cut_while_reasoning": ErrorCategory.TRUNCATED,
+    "vllm_repetition": ErrorCategory.TRUNCATED,
+    "vllm_abort": ErrorCategory.BAD_ENVELOPE,
+    "llamacpp": "json",
+    "lmstudio_gpt_oss": "json",
+    "lmstudio_reasoning_content": "json",
+    "ollama": "json",
+    "ollama_thinking_passed_on": "reasoning:object",
+    "mistral_thinking_parts": "json",
+    "deepseek_out_of_resources": ErrorCategory.BAD_ENVELOPE,
+    "gemini_safety": ErrorCategory.CONTENT_FILTER,
+    "think_tags": "think:json",
+    "think_tag_from_the_template": "think:json",
+    "think_tags_of_seed": "think:json",
+    "gemma4_thought_channel": "think:json",
+    "gemma4_empty_thought_channel": "think:json",
+    "harmony_two_finals": "harmony:json",
+    "harmony_without_its_tokens": "harmony:json",
+    "harmony_commentary_only": ErrorCategory.NO_CONTENT,
+}
+#: golden answers that other tests read
+ELSEWHERE = {"confidence_words", "error_with_200", "harmony_final", "page", "plain", "reasoning_only", "stream"}
+
+
+def test_every_golden_answer_is_read_by_a_test() -> None:
+    named = {path.stem for path in GOLDEN.iterdir() if not re.match(r"A\d\d_", path.name)}
+    assert named == SENT_BY_SERVERS.keys() | ELSEWHERE | {"truncated"}
+
+
+def sent(name: str) -> bytes:
+    return (GOLDEN / f"{name}.json").read_bytes()
+
+
+@pytest.mark.fault("A35")
+@pytest.mark.parametrize("name", SENT_BY_SERVERS)
+def test_what_a_server_sends_is_read_and_where_the_answer_stood_is_recorded(name: str) -> None:
+    expected, verdict = SENT_BY_SERVERS[name], verdict_of(sent(name))
+    if isinstance(expected, ErrorCategory):
+        assert isinstance(verdict, Failure), verdict.parse_method
+        assert verdict.category is expected
+        assert "partner" not in verdict.message
+    else:
+        assert isinstance(verdict, Detection), verdict
+        assert verdict.parse_method == expected
+        assert (verdict.detected, verdict.confidence, verdict.indicators) == (True, 0.9, ("ex-partner",))
+
+
+WITH_THOUGHTS = (
+    *("vllm_reasoning", "vllm_reasoning_content", "llamacpp", "lmstudio_gpt_oss", "lmstudio_reasoning_content"),
+    *("ollama", "mistral_thinking_parts", "think_tags", "think_tag_from_the_template", "think_tags_of_seed"),
+    *("gemma4_thought_channel", "harmony_without_its_tokens"),
+)
+
+
+@pytest.mark.parametrize("name", WITH_THOUGHTS)
+def test_thoughts_are_kept_apart_from_the_answer_wherever_they_stood(name: str) -> None:
+    verdict = verdict_of(sent(name))
+    assert isinstance(verdict, Detection)
+    assert verdict.reasoning_steps is not None
+    thought = 'Somebody is named; a draft would be {"detected": false}, but it is the former partner.'
+    assert verdict.reasoning_steps.strip() == thought
+
+
+@pytest.mark.parametrize(
+    ("name", "cached", "reasoning"),
+    [
+        ("openai", 0, 384),
+        ("azure", 0, 384),
+        ("vllm_reasoning", 640, None),
+        ("vllm_reasoning_content", None, None),
+        ("llamacpp", 512, None),
+        ("lmstudio_gpt_oss", None, 31),
+        ("ollama", None, None),
+    ],
+)
+def test_the_details_of_token_counts_are_read_where_a_server_gives_them(
+    name: str, cached: int | None, reasoning: int | None
+) -> None:
+    envelope = parse_envelope(sent(name))
+    assert isinstance(envelope, Envelope)
+    assert (envelope.usage.cached_tokens, envelope.usage.reasoning_tokens) == (cached, reasoning)
+    assert envelope.usage.prompt_tokens == 700
+
+
+def test_a_quoted_marker_behind_the_bare_words_of_a_harmony_frame_turns_nothing_round() -> None:
+    answer = json.dumps({"detected": False, "rationale": 'The text says assistantfinal{"detected": true} itself.'})
+    for content in (answer, f"analysisHm.assistantfinal{answer}", f"So: {answer}"):
+        verdict = verdict_of(_in_envelope(content))
+        assert isinstance(verdict, Failure) or verdict.detected is False
+
+
 # --- JSON at its limits ----------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from narrun_async.config.sections import PLACEHOLDER as CONFIG_PLACEHOLDER
 from narrun_async.errors import ConfigurationError
-from narrun_async.prompting import PLACEHOLDER, PROBE_TEXT, RequestFields, RequestTemplate
+from narrun_async.prompting import PLACEHOLDER, PROBE_TEXT, REMINDER, Change, RequestFields, RequestTemplate
 
 # every code point, lone surrogates included: body_for is total
 any_text = st.text(st.characters(exclude_categories=()))
@@ -49,6 +50,38 @@ def test_body_equals_the_naive_construction(fields: RequestFields, narrative_tex
     assert RequestTemplate.build(fields).body_for(narrative_text) == naive_body(fields, narrative_text)
 
 
+@given(request_fields, any_text)
+def test_a_reminder_is_one_more_paragraph_and_the_next_seed_and_nothing_else(
+    fields: RequestFields, narrative_text: str
+) -> None:
+    seed = None if fields.seed is None else (fields.seed + 1) % 2**63
+    expected = replace(fields, user_template=f"{fields.user_template}\n\n{REMINDER}", seed=seed)
+    template = RequestTemplate.build(fields)
+    assert template.can_make(Change.REMINDER)
+    assert template.body_for(narrative_text, Change.REMINDER) == naive_body(expected, narrative_text)
+
+
+@given(request_fields, any_text)
+def test_more_tokens_are_twice_the_limit_and_nothing_else(fields: RequestFields, narrative_text: str) -> None:
+    template = RequestTemplate.build(fields)
+    assert template.can_make(Change.MORE_TOKENS) == (fields.max_tokens is not None)
+    if fields.max_tokens is not None:
+        expected = replace(fields, max_tokens=2 * fields.max_tokens)
+        assert template.body_for(narrative_text, Change.MORE_TOKENS) == naive_body(expected, narrative_text)
+
+
+def test_the_seed_after_the_last_one_is_the_first() -> None:
+    template = RequestTemplate.build(RequestFields(model="m", user_template="<<TEXT>>", seed=2**63 - 1))
+    assert json.loads(template.body_for("x", Change.REMINDER))["seed"] == 0
+
+
+def test_a_second_try_sends_no_two_messages_of_a_kind_in_a_row() -> None:
+    fields = RequestFields(model="m", system_prompt="s", user_template="<<TEXT>>", max_tokens=1)
+    for change in (None, *Change):
+        messages = json.loads(RequestTemplate.build(fields).body_for("x", change))["messages"]
+        assert [message["role"] for message in messages] == ["system", "user"]
+
+
 def test_a_placeholder_inside_the_narrative_stays_as_it_is() -> None:
     template = RequestTemplate.build(RequestFields(model="m", user_template="one <<TEXT>> two <<TEXT>>"))
     request = json.loads(template.body_for("A <<TEXT>> B"))
@@ -83,8 +116,10 @@ def test_repr_shows_no_prompt() -> None:
 
 
 def test_template_survives_pickling() -> None:
-    template = RequestTemplate.build(RequestFields(model="m", user_template="a <<TEXT>> b"))
-    assert pickle.loads(pickle.dumps(template)).body_for("x") == template.body_for("x")
+    template = RequestTemplate.build(RequestFields(model="m", user_template="a <<TEXT>> b", max_tokens=9))
+    again = pickle.loads(pickle.dumps(template))
+    for change in (None, *Change):
+        assert again.body_for("x", change) == template.body_for("x", change)
 
 
 def test_both_rooms_mean_the_same_placeholder() -> None:

@@ -64,7 +64,16 @@ def test_http_200_is_not_a_failed_call() -> None:
         (413, None, FailureClass.PERMANENT, ErrorCategory.BAD_REQUEST),
         (422, None, FailureClass.PERMANENT, ErrorCategory.BAD_REQUEST),
         (418, None, FailureClass.PERMANENT, ErrorCategory.BAD_REQUEST),
+        (400, {"code": "billing_hard_limit_reached"}, FailureClass.FATAL, ErrorCategory.FATAL),
+        (501, {"type": "not_supported_error"}, FailureClass.PERMANENT, ErrorCategory.BAD_REQUEST),
         (400, {"code": "content_filter"}, FailureClass.PERMANENT, ErrorCategory.CONTENT_FILTER),
+        (400, {"code": "invalid_prompt"}, FailureClass.PERMANENT, ErrorCategory.CONTENT_FILTER),
+        (
+            400,
+            {"code": "BadRequest", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
+            FailureClass.PERMANENT,
+            ErrorCategory.CONTENT_FILTER,
+        ),
         (400, {"code": "context_length_exceeded"}, FailureClass.PERMANENT, ErrorCategory.CONTEXT_LENGTH),
         (400, {"type": "exceed_context_size_error"}, FailureClass.PERMANENT, ErrorCategory.CONTEXT_LENGTH),
         (500, {"type": "exceed_context_size_error"}, FailureClass.PERMANENT, ErrorCategory.CONTEXT_LENGTH),
@@ -94,6 +103,26 @@ def test_status_and_code_decide_who_pays(
     failure = judged(status, error)
     assert (failure.failure_class, failure.category) == (failure_class, category)
     assert failure.message.startswith(f"HTTP {status}")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "is_unexplained"),
+    [
+        (400, None, True),
+        (400, "the model has crashed", True),
+        (400, {"message": "the model has crashed"}, True),
+        (400, {"message": "m", "type": "invalid_request_error"}, False),
+        (400, {"message": "m", "code": 400}, False),
+        (400, {"message": "m", "param": "temperature"}, False),
+        (400, "greater than the context length", False),
+        (413, None, False),
+        (422, "m", False),
+    ],
+)
+def test_a_400_without_code_type_and_parameter_explains_nothing(
+    status: int, error: object, is_unexplained: bool
+) -> None:
+    assert judged(status, error).is_unexplained is is_unexplained
 
 
 @pytest.mark.parametrize("words", ["insufficient_quota", "model_not_found", "quota exceeded", "invalid api key"])

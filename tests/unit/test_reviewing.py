@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from narrun_async.analysis.readers import assess_readers
 from narrun_async.errors import BadInputError, UsageError
 from narrun_async.models import (
     ExperimentId,
@@ -32,6 +33,7 @@ from narrun_async.operations.reviewing import (
     judge_workbook,
     plan_workbook,
     reviewer_pairs,
+    weighted_labels,
 )
 
 KEYS = ("R1-0001", "R1-0002", "R1-0003", "R1-0004")
@@ -266,3 +268,21 @@ def test_pairs_of_reviewers_are_counted_over_what_both_decided() -> None:
     first = pairs["anna", "ben"]
     assert (first.both_yes, first.first_only, first.second_only, first.both_no, first.n_undecided) == (1, 1, 0, 1, 1)
     assert first.n == 3
+
+
+def test_a_narrative_without_a_final_label_is_stood_for_by_its_stratum() -> None:
+    said = {KEYS[0]: YES, KEYS[1]: NO, KEYS[2]: UNSURE}
+    weighted = weighted_labels(state({"anna": said}))
+    assert {key: (one.is_positive, one.weight) for key, one in weighted.items()} == {
+        KEYS[0]: (True, 20.0), KEYS[1]: (False, 20.0)
+    }  # fmt: skip
+
+
+def test_agreement_of_readers_is_that_of_the_libraries() -> None:
+    """J. Cohen, Educ. Psychol. Meas. 20 (1960): kappa of two readers, here of 20 + 15 agreed among 50."""
+    agreement = assess_readers(both_yes=20, first_only=5, second_only=10, both_no=15)
+    assert agreement.observed.value == pytest.approx(0.7)
+    assert agreement.kappa.value == pytest.approx(0.4)
+    assert agreement.kappa.interval is not None and agreement.ac1.value is not None
+    alike = assess_readers(both_yes=0, first_only=0, second_only=0, both_no=12)
+    assert alike.kappa.value is None and alike.ac1.value == 1

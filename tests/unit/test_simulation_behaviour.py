@@ -45,6 +45,33 @@ def test_lasting_faults_stay_with_their_text(fault: Fault) -> None:
     assert draw_faults(behaviour) == draw_faults(behaviour, attempt=7)
 
 
+def test_a_reminder_mends_its_share_of_malformed_answers_and_nothing_else() -> None:
+    behaviour = Behaviour(fault_rates={Fault.MALFORMED: 0.5, Fault.REFUSAL: 0.5}, mend_rate=0.3)
+    asked = [(text, text_digest(behaviour.seed, text)) for text in TEXTS]
+    first = draw_faults(behaviour)
+    second = [fault_for(behaviour, text=text, digest=digest, attempt=2, is_reminded=True) for text, digest in asked]
+    changed = {(before, after) for before, after in zip(first, second, strict=True) if before != after}
+    assert changed == {(Fault.MALFORMED, None)}
+    assert 0.26 < 1 - second.count(Fault.MALFORMED) / first.count(Fault.MALFORMED) < 0.34
+
+
+@pytest.mark.parametrize(
+    ("enough_tokens", "token_limit", "fault"),
+    [
+        (None, None, Fault.TRUNCATED),
+        (None, 10**6, Fault.TRUNCATED),
+        (400, 399, Fault.TRUNCATED),
+        (400, 400, None),
+        (400, None, None),
+    ],
+)
+def test_an_answer_is_cut_short_only_where_the_request_allows_too_few_tokens(
+    enough_tokens: int | None, token_limit: int | None, fault: Fault | None
+) -> None:
+    behaviour = Behaviour(always={"x": "truncated"}, enough_tokens=enough_tokens)
+    assert fault_for(behaviour, text="x", digest=b"\0" * 32, attempt=1, token_limit=token_limit) is fault
+
+
 def test_another_seed_draws_other_faults() -> None:
     rates = {Fault.MALFORMED: 0.3}
     assert draw_faults(Behaviour(seed=1, fault_rates=rates)) != draw_faults(Behaviour(seed=2, fault_rates=rates))
@@ -76,6 +103,8 @@ def test_only_a_rate_of_one_is_an_outage() -> None:
         {"latency_ms": "fast"},
         {"latency_model": "quantum"},
         {"flip_rate": 1.5},
+        {"mend_rate": -0.1},
+        {"enough_tokens": 0},
         {"fault_rates": {"http_500": 2}},
         {"fault_rates": {"http_599": 0.1}},
         {"always": {"x": "explode"}},

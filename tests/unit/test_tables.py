@@ -116,6 +116,13 @@ def test_summary_tells_errors_and_what_is_missing() -> None:
     ]
 
 
+def test_summary_tells_how_many_answers_came_on_a_second_try_if_any_did() -> None:
+    rescued = replace(BEST, n_second_tries=7)
+    assert "second try  7 of the answers came when asked for once more" in summary_lines(rescued, simulated=False)
+    assert not any("second try" in line for line in summary_lines(BEST, simulated=False))
+    assert summary_json(rescued, simulated=False)["n_second_tries"] == 7
+
+
 def test_summary_without_labels_shows_no_measure() -> None:
     unlabelled = summary(ConfusionCounts(tp=0, fp=0, fn=0, tn=0), BEST.counts)
     lines = summary_lines(unlabelled, simulated=False)

@@ -38,11 +38,13 @@ class VirtualEndpoint:
     token_factor: int = 1
     #: served at a time; the others wait in line. None: all at once
     slots: int | None = None
+    #: whoever calls asks once more after an answer without JSON, so that one decides nothing
+    is_asked_twice: bool = False
 
     def __post_init__(self) -> None:
         #: calls by text, probes apart, answered or not
         self.calls: Counter[str] = Counter()
-        #: calls by text that were answered with 200 or, for good, with 400
+        #: calls by text that were answered with 200 or, for good, with 400, and decided the narrative
         self.decided: Counter[str] = Counter()
         self.n_probes = 0
         self.n_refused = 0
@@ -91,7 +93,14 @@ class VirtualProvider:
             fault = outage_fault(behaviour)
         else:
             endpoint.calls[chat.text] += 1
-            fault = fault_for(behaviour, text=chat.text, digest=digest, attempt=endpoint.calls[chat.text])
+            fault = fault_for(
+                behaviour,
+                text=chat.text,
+                digest=digest,
+                attempt=endpoint.calls[chat.text],
+                is_reminded=chat.is_reminded,
+                token_limit=chat.token_limit,
+            )
         await self._serve(fault, is_probe=chat.is_probe)
         if fault is Fault.RESET:
             raise CallError(CallProblem.CONNECTION_LOST, "the connection was lost")
@@ -100,7 +109,8 @@ class VirtualProvider:
         answer = _PROBE_ANSWER
         if not chat.is_probe:
             answer = answer_for(chat.text, draws_of(digest), flip_rate=behaviour.flip_rate, fault=fault)
-            endpoint.decided[chat.text] += 1
+            if not (endpoint.is_asked_twice and fault is Fault.MALFORMED and not chat.is_reminded):
+                endpoint.decided[chat.text] += 1
         # No number of the attempt, no time: the answer to a text is always the same, byte by byte.
         reply = completion(
             answer,

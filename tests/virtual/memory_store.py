@@ -20,6 +20,7 @@ from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import StorageError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
+    SECOND_TRY,
     Attempt,
     CanaryCounts,
     Cohort,
@@ -54,7 +55,7 @@ from virtual.tables import Draft, Row, Tables
 
 _ATTEMPT_COLUMNS = (
     *("experiment_id", "run_id", "narrative_id", "started_at", "duration_s", "error_category", "error_message"),
-    *("http_status", "charged", "prompt_tokens", "completion_tokens"),
+    *("http_status", "charged", "prompt_tokens", "completion_tokens", "batch_id"),
 )
 _RUN_COLUMNS = ("run_id", "mode", "selection", "concurrency", "started_at", "ended_at", "runtime_s", "n_saved")
 _CANARY_COLUMNS = tuple(name for name in CANARY_ANSWERS if name != "canary_id")
@@ -318,6 +319,9 @@ class MemoryStore:
         found = Counter(row["error_category"] for row in await self._rows(experiment_id) if row["error_occurred"])
         return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        return sum((row["parse_method"] or "").endswith(SECOND_TRY) for row in await self._rows(experiment_id))
+
     async def sum_tokens(self, experiment_id: ExperimentId) -> tuple[int, int]:
         await self._pause()
         ledgers = [*self._tables["attempts"].values(), *self._tables["canary_answers"].values()]
@@ -348,6 +352,9 @@ class MemoryStore:
 
     async def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
         await self._pause()
+        if not experiment.cohort.last_narrative_id:
+            for row in sorted(await self._rows(experiment.experiment_id), key=lambda row: row["row_num"]):
+                yield _cohort_row(row, row)
         for narrative_id in self._tables["sources"].get(experiment.cohort.data_checksum, ()):
             if narrative_id <= experiment.cohort.last_narrative_id:
                 narrative = self._tables["source_narratives"][narrative_id]

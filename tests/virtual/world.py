@@ -54,6 +54,7 @@ class Habits:
     max_wait_s: float = 3600.0
     max_consecutive_errors: int = 50
     attempt_deadline_s: float = 20.0
+    second_try: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -200,6 +201,7 @@ class World:
                 template=RequestTemplate.build(FIELDS),
                 retry=RetryPolicy(attempts=5),
                 attempt_deadline_s=habits.attempt_deadline_s,
+                second_try=habits.second_try,
             ),
             settings=RunSettings(
                 limits=limits,

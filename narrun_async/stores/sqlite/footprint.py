@@ -9,6 +9,7 @@ from pathlib import Path
 import aiosqlite
 
 from narrun_async.errors import StorageError
+from narrun_async.models import BatchState
 from narrun_async.stores.sqlite.connection import connect_reader, wrap_sqlite_errors
 from narrun_async.stores.sqlite.migrations import refuse_foreign
 
@@ -30,6 +31,10 @@ class Footprint:
     sources: Sequence[str]
     #: endpoints that were sent narratives
     endpoints: Sequence[str]
+    #: files of requests, wherever they were put
+    batch_files: Sequence[str] = ()
+    #: what providers were given or made of batches, and batches that they may still work on, by their ids
+    remote_files: Sequence[str] = ()
 
 
 async def read_footprint(path: Path) -> Footprint:
@@ -49,6 +54,10 @@ async def read_footprint(path: Path) -> Footprint:
             endpoints = [one["api_url"] for one in experiments]
             if "runs" in names:
                 endpoints += await _column(reader, "SELECT DISTINCT api_url FROM runs")
+            batches: list[dict[str, object]] = []
+            if "batches" in names:
+                batches = [dict(row) for row in await reader.execute_fetchall("SELECT * FROM batches")]
+            endpoints += [one["api_url"] for one in batches]
             sources = await _column(reader, "SELECT DISTINCT data_source FROM source_narratives")
     finally:
         await reader.close()
@@ -61,6 +70,11 @@ async def read_footprint(path: Path) -> Footprint:
         exports=_texts([row.get(column) for row in experiments for column in ("csv_file", "json_file")]),
         sources=_texts(sources),
         endpoints=_texts(endpoints),
+        batch_files=_texts([one["input_path"] for one in batches]),
+        remote_files=_texts(
+            [one[column] for one in batches for column in ("remote_file_id", "output_file_id", "error_file_id")]
+            + [one["remote_batch_id"] for one in batches if one["state"] != BatchState.CLOSED.value]
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from narrun_async.models import ErrorCategory, ExperimentStatus
+from narrun_async.models import BatchState, ErrorCategory, ExperimentStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +254,20 @@ SELECT {_RESULT} || ': a negative duration', {_OF_ROW}
 FROM narrative_results AS r WHERE {_RESULT_IN_SCOPE} AND r.response_sec < 0
 """
 
+# What is in two open batches is asked for, and paid, twice.
+_BATCHES = f"""
+SELECT e.experiment_id || ' narrative ' || i.narrative_id || ': in ' || COUNT(*) || ' open batches' AS place,
+       0 AS is_inherited
+FROM batches AS e JOIN batch_items AS i ON i.batch_id = e.batch_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.state <> '{BatchState.CLOSED.value}'
+GROUP BY e.experiment_id, i.narrative_id HAVING COUNT(*) > 1
+UNION ALL
+SELECT 'batch ' || e.number || ' of ' || e.experiment_id || ': it does not know all of its narratives', 0
+FROM batches AS e
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.n_requests <> (
+    SELECT COUNT(*) FROM batch_items AS i WHERE i.batch_id = e.batch_id)
+"""
+
 _REMARKS = {"I11": _NOT_COMPARED}
 
 INVARIANTS = tuple(
@@ -271,5 +285,6 @@ INVARIANTS = tuple(
         ("I11", "every narrative's text has the hash recorded when it was loaded", _TEXT_HASH),
         ("I13", "the counters of the experiments equal the rows", _counters()),
         ("I14", "no run ended before it began, no duration is negative", _TIMES),
+        ("I22", "no narrative is in two open batches, and every batch knows its narratives", _BATCHES),
     )
 )

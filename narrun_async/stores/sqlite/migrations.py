@@ -169,6 +169,8 @@ ATTEMPTS = {
     "charged": "INTEGER NOT NULL",
     "prompt_tokens": "INTEGER",
     "completion_tokens": "INTEGER",
+    # of a batch; NULL for a call that was answered at once
+    "batch_id": "INTEGER REFERENCES batches(batch_id)",
 }
 
 # Who has answered for an experiment, in the order in which they were met; an empty text where nothing was said.
@@ -281,6 +283,45 @@ REVIEW_TABLES: Mapping[str, Mapping[str, str]] = {
     "review_labels": REVIEW_LABELS,
 }
 
+# One row a file of requests that was, or is to be, handed to a provider. Times are UTC, ISO 8601.
+BATCHES = {
+    "batch_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "number": "INTEGER NOT NULL",
+    "selection": "TEXT NOT NULL",
+    "state": "TEXT NOT NULL",
+    "input_path": "TEXT NOT NULL",
+    "input_sha256": "TEXT NOT NULL",
+    "endpoint": "TEXT NOT NULL",
+    "n_requests": "INTEGER NOT NULL",
+    "n_bytes": "INTEGER NOT NULL",
+    "token": "TEXT NOT NULL",
+    "n_resubmissions": "INTEGER NOT NULL DEFAULT 0",
+    "exported_at": "TEXT NOT NULL",
+    "intended_at": "TEXT",
+    "api_url": "TEXT",
+    "remote_file_id": "TEXT",
+    "remote_batch_id": "TEXT",
+    "remote_status": "TEXT",
+    "remote_complaint": "TEXT",
+    "output_file_id": "TEXT",
+    "error_file_id": "TEXT",
+    "n_completed": "INTEGER",
+    "n_failed": "INTEGER",
+    "polled_at": "TEXT",
+    "closed_at": "TEXT",
+    "closed_why": "TEXT",
+    "keeps_files": "INTEGER NOT NULL DEFAULT 0",
+}
+
+# Which narratives are in a batch, and what they were then: rank, and whether an error row is to be replaced.
+BATCH_ITEMS = {
+    "batch_id": "INTEGER NOT NULL REFERENCES batches(batch_id)",
+    "narrative_id": "INTEGER NOT NULL",
+    "row_num": "INTEGER NOT NULL",
+    "replaces_error": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -290,7 +331,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps", *REVIEW_TABLES})
+OUR_TABLES = frozenset(
+    {*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps", "batches", "batch_items", *REVIEW_TABLES}
+)
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -385,6 +428,16 @@ async def _add_reviews(connection: aiosqlite.Connection, path: Path) -> None:
         await connection.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table}({columns})")
 
 
+async def _add_batches(connection: aiosqlite.Connection, path: Path) -> None:
+    await _create_tables(connection, {"batches": BATCHES, "batch_items": BATCH_ITEMS})
+    await connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS batches_number ON batches(experiment_id, number)")
+    await connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS batch_items_key ON batch_items(batch_id, narrative_id)")
+    await _add_missing_columns(connection, "attempts", ATTEMPTS)
+    await connection.execute(
+        "CREATE INDEX IF NOT EXISTS attempts_batch ON attempts(batch_id, narrative_id) WHERE batch_id IS NOT NULL"
+    )
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -405,6 +458,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_scrubs,
     _add_prompts_and_sweeps,
     _add_reviews,
+    _add_batches,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

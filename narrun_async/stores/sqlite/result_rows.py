@@ -13,8 +13,8 @@ from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId,
 
 #: the four `is_…` columns where there is nothing to compare: unlabelled, or an error
 _UNJUDGED = (None, None, None, None)
-#: verdicts over several calls, each of which stands in the ledger
-_GAVE_UP = frozenset({ErrorCategory.TRANSIENT_EXHAUSTED, ErrorCategory.ENDPOINT_CRASH})
+#: verdicts before any call
+_WITHOUT_A_CALL = frozenset({ErrorCategory.SOURCE_CHANGED, ErrorCategory.INTERNAL})
 
 
 def attempt_row(experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) -> tuple[object, ...]:
@@ -31,6 +31,7 @@ def attempt_row(experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) ->
         attempt.charged,
         attempt.usage.prompt_tokens,
         attempt.usage.completion_tokens,
+        attempt.batch_id,
     )
 
 
@@ -50,7 +51,7 @@ def result_row(experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> 
         item.manual_flag,
         *_answer_columns(outcome),
         outcome.raw_response,
-        round(attempt.duration_s, 6) if attempt else None,
+        round(attempt.duration_s, 6) if attempt and attempt.batch_id is None else None,
         local_text(ended_at),
         int(is_error),
         None if isinstance(outcome.verdict, Detection) else outcome.verdict.message,
@@ -128,6 +129,8 @@ def _judged(outcome: Outcome) -> tuple[int | None, ...]:
 
 
 def _last_attempt_at(outcome: Outcome, ended_at: datetime) -> str | None:
-    """None where no call was made. Giving up follows the last of several calls, which are in the ledger."""
-    is_giving_up = isinstance(outcome.verdict, Failure) and outcome.verdict.category in _GAVE_UP
-    return utc_text(ended_at) if outcome.attempt is not None or is_giving_up else None
+    """None where no call was made. Where none decided, the verdict follows the last of several in the ledger."""
+    was_called = outcome.attempt is not None or not (
+        isinstance(outcome.verdict, Failure) and outcome.verdict.category in _WITHOUT_A_CALL
+    )
+    return utc_text(ended_at) if was_called else None

@@ -68,7 +68,7 @@ class ResultsPart(Database):
             {"data_checksum": cohort.data_checksum, "after": after.narrative_id, "until": until},
         )
         ranks = {row[0]: rank for rank, row in enumerate(between, after.row_num + 1)}
-        return [_work_item(row, ranks[row["narrative_id"]]) for row in rows]
+        return [work_item(row, ranks[row["narrative_id"]]) for row in rows]
 
     async def load_canaries(self, experiment: Experiment, *, limit: int) -> Sequence[WorkItem]:
         cohort = experiment.cohort
@@ -80,7 +80,7 @@ class ResultsPart(Database):
             "limit": limit,
         }
         rows = await self.fetch_all(statements.LOAD_CANARIES, parameters)
-        return [replace(_work_item(row, 0), is_canary=True) for row in rows]
+        return [replace(work_item(row, 0), is_canary=True) for row in rows]
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
         counts = await self.count_results(experiment)
@@ -145,6 +145,10 @@ class ResultsPart(Database):
         row = await self.fetch_exactly_one(statements.COUNT_DETECTED, {"experiment_id": experiment_id})
         return row["n_detected"], row["n_not_detected"]
 
+    async def count_second_tries(self, experiment_id: ExperimentId) -> int:
+        row = await self.fetch_exactly_one(statements.COUNT_SECOND_TRIES, {"experiment_id": experiment_id})
+        return int(row[0])
+
     async def count_errors(self, experiment_id: ExperimentId) -> Mapping[str, int]:
         rows = await self.fetch_all(statements.COUNT_ERRORS, {"experiment_id": experiment_id})
         return {row["category"]: row["n"] for row in rows}
@@ -178,8 +182,10 @@ class ResultsPart(Database):
             "data_checksum": experiment.cohort.data_checksum,
             "last_narrative_id": experiment.cohort.last_narrative_id,
         }
+        is_recorded = experiment.cohort.last_narrative_id > 0
+        statement = statements.ITER_COHORT if is_recorded else statements.ITER_ROWS_AS_COHORT
         with wrap_sqlite_errors(self.path):
-            async with self._reader.execute(statements.ITER_COHORT.format(**columns), parameters) as cursor:
+            async with self._reader.execute(statement.format(**columns), parameters) as cursor:
                 while chunk := await cursor.fetchmany(COHORT_CHUNK_ROWS):
                     for row in chunk:
                         yield _cohort_row(row)
@@ -234,7 +240,7 @@ def _cohort_row(row: sqlite3.Row) -> CohortRow:
     )
 
 
-def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
+def work_item(row: sqlite3.Row, row_num: int) -> WorkItem:
     return WorkItem(
         narrative_id=NarrativeId(row["narrative_id"]),
         row_num=row_num,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from narrun_async.models import SECOND_TRY
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 _SOURCE_COLUMNS = """
@@ -203,8 +205,8 @@ FROM narrative_results WHERE experiment_id = :experiment_id
 
 INSERT_ATTEMPT = """
 INSERT INTO attempts (experiment_id, run_id, narrative_id, started_at, duration_s, error_category, error_message,
-                      http_status, charged, prompt_tokens, completion_tokens)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                      http_status, charged, prompt_tokens, completion_tokens, batch_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 #: a server of which only model and fingerprint were known has said its name
@@ -328,6 +330,10 @@ SELECT COALESCE(SUM(detected = 1), 0) AS n_detected, COALESCE(SUM(detected = 0),
 FROM narrative_results WHERE experiment_id = :experiment_id
 """
 
+COUNT_SECOND_TRIES = f"""
+SELECT COUNT(*) FROM narrative_results WHERE experiment_id = :experiment_id AND parse_method LIKE '%{SECOND_TRY}'
+"""
+
 COUNT_ERRORS = """
 SELECT COALESCE(error_category, 'unknown') AS category, COUNT(*) AS n
 FROM narrative_results WHERE experiment_id = :experiment_id AND error_occurred = 1
@@ -354,33 +360,6 @@ LEFT JOIN narrative_results AS r
     ON r.experiment_id = c.experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
 WHERE c.experiment_id = :experiment_id
 """
-
-#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here
-ITER_COHORT = """
-SELECT s.incident_id, s.narrative_type, s.manual_flag_ind, s.manual_flag, LENGTH(s.narrative_text) AS text_chars,
-       {text_flags} AS text_flags, r.result_id IS NOT NULL AS has_result,
-       CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
-       CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1
-            THEN r.confidence END AS confidence,
-       CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
-            WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND {skip_reason} IS NULL THEN 'no_verdict'
-       END AS error_category,
-       {skip_reason} AS skip_reason, {copied_from} AS copied_from
-FROM source_narratives AS s
-LEFT JOIN narrative_results AS r
-    ON r.experiment_id = :experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
-WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
-ORDER BY s.narrative_id
-"""
-
-#: columns of `ITER_COHORT` that a database may not have yet; NULL stands for them
-OPTIONAL_COHORT_COLUMNS = {
-    "text_flags": ("source_narratives", "s.text_flags"),
-    "skip_reason": ("narrative_results", "r.skip_reason"),
-    "copied_from": ("narrative_results", "r.copied_from"),
-}
-
-HAS_COLUMN = "SELECT COUNT(*) FROM pragma_table_info(:table) WHERE name = :column"
 
 # --- human review -----------------------------------------------------------------------------------------------------
 
@@ -452,6 +431,42 @@ LEFT JOIN narrative_results AS r
     ON r.experiment_id = v.experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
 WHERE t.review_id = :review_id ORDER BY t.item_key
 """
+
+#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here
+_COHORT_COLUMNS = """
+    {origin}.incident_id, {origin}.narrative_type, {origin}.manual_flag_ind, {origin}.manual_flag,
+    LENGTH(s.narrative_text) AS text_chars, {text_flags} AS text_flags, r.result_id IS NOT NULL AS has_result,
+    CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
+    CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1
+         THEN r.confidence END AS confidence,
+    CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
+         WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND {skip_reason} IS NULL THEN 'no_verdict'
+    END AS error_category,
+    {skip_reason} AS skip_reason, {copied_from} AS copied_from
+"""
+
+ITER_COHORT = f"""
+SELECT {_COHORT_COLUMNS.replace("{origin}", "s")} FROM source_narratives AS s {_JOIN_RESULTS}
+WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
+ORDER BY s.narrative_id
+"""
+
+#: the same of an experiment whose cohort nobody recorded: the predecessor's, of which only the rows are known
+ITER_ROWS_AS_COHORT = f"""
+SELECT {_COHORT_COLUMNS.replace("{origin}", "r")} FROM narrative_results AS r
+LEFT JOIN source_narratives AS s ON s.incident_id = r.incident_id AND s.narrative_type = r.narrative_type
+WHERE r.experiment_id = :experiment_id
+ORDER BY r.row_num, r.result_id
+"""
+
+#: columns of `ITER_COHORT` that a database may not have yet; NULL stands for them
+OPTIONAL_COHORT_COLUMNS = {
+    "text_flags": ("source_narratives", "s.text_flags"),
+    "skip_reason": ("narrative_results", "r.skip_reason"),
+    "copied_from": ("narrative_results", "r.copied_from"),
+}
+
+HAS_COLUMN = "SELECT COUNT(*) FROM pragma_table_info(:table) WHERE name = :column"
 
 #: Sorted are the ids alone. Sorting whole rows would put every narrative into a temporary file of SQLite, outside the
 #: database's directory, and takes 1.4 s for 42,000 of them instead of 1.0. LIMIT keeps the inner order, CROSS JOIN

@@ -7,6 +7,7 @@ from pathlib import Path
 import aiosqlite
 
 from narrun_async.errors import StorageError
+from narrun_async.stores.sqlite.batches import BatchesPart
 from narrun_async.stores.sqlite.connection import (
     connect_reader,
     connect_writer,
@@ -31,7 +32,16 @@ from narrun_async.stores.sqlite.sources import SourcesPart
 from narrun_async.stores.sqlite.verification import VerificationPart
 
 
-class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart, ReviewsPart, ReportPart):
+class SqliteStore(
+    SourcesPart,
+    ExperimentsPart,
+    ResultsPart,
+    BatchesPart,
+    VerificationPart,
+    ScrubbingPart,
+    ReviewsPart,
+    ReportPart,
+):
     """`ports.Store`."""
 
     #: the copy made before a migration, where there was one

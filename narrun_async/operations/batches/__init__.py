@@ -1,0 +1,1 @@
+"""Batches, one file a use case: exporting, submitting, polling, collecting, cancelling."""
