@@ -60,17 +60,17 @@ def decide_what_to_withhold(rows: Sequence[CohortRow], labels: LabelSet, below: 
 def _withheld_labels(
     narratives: Units, incidents: Units, kinds: Sequence[Units], both: Units, below: int
 ) -> frozenset[Withheld]:
-    if any(_labels_are_small(one, below) for one in (narratives, incidents)):
+    if any(labels_are_small(one, below) for one in (narratives, incidents)):
         return _OF_LABELS
     withheld = set()
-    if any(_labels_are_small(one, below) for one in kinds):
+    if any(labels_are_small(one, below) for one in kinds):
         withheld.add(Withheld.LABELS_OF_KINDS)
-    if _labels_are_small(both, below) or _differ_by_few(_label_cells(incidents), _label_cells(both), below):
+    if labels_are_small(both, below) or _differ_by_few(_label_cells(incidents), _label_cells(both), below):
         withheld.add(Withheld.LABELS_OF_BOTH)
     return frozenset(withheld)
 
 
-def _labels_are_small(units: Units, below: int) -> bool:
+def labels_are_small(units: Units, below: int) -> bool:
     """Some cell of the 2×2 table is small, or what of the answers is not in it."""
     if not units.is_evaluated.any():
         return False

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from narrun_async.analysis.breakdowns import answered_rows, break_down_by_confidence, break_down_by_year
 from narrun_async.analysis.cohort import CohortTable, LabelSet
 from narrun_async.analysis.course import describe_course
 from narrun_async.analysis.disclosure import decide_what_to_withhold
-from narrun_async.analysis.evaluation import describe_flow, evaluate
-from narrun_async.analysis.evaluation_tree import EvaluationReport, Flow, Level, Subject
-from narrun_async.analysis.levels import FindValidity
+from narrun_async.analysis.evaluation import Evaluating, describe_flow
+from narrun_async.analysis.evaluation_tree import EvaluationReport, Flow, Level
 from narrun_async.analysis.report_tree import ReportAnalysis, Withheld
-from narrun_async.analysis.resampling import Bootstrap
 from narrun_async.analysis.values import Measure
 from narrun_async.models import CallRecord, CohortRow
 
 _KINDS = frozenset({Level.CME, Level.LE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluating:
-    """How the answers are to be judged, whatever of it is shown."""
-
-    subject: Subject
-    bootstrap: Bootstrap
-    labels: LabelSet
-    find_validity: FindValidity
-    remarks: Sequence[str] = ()
-
-    def report(self, rows: Sequence[CohortRow], *, with_labels: bool = True) -> EvaluationReport:
-        labels = self.labels if with_labels else replace(self.labels, narratives={}, incidents={})
-        return evaluate(
-            rows,
-            self.subject,
-            self.bootstrap,
-            labels=labels,
-            find_validity=self.find_validity,
-            remarks=self.remarks,
-        )
 
 
 def analyse_for_report(

@@ -19,6 +19,7 @@ from narrun_async.cli import (
     examine,
     experiments,
     privacy,
+    report,
     review,
     run,
     simulate,
@@ -64,6 +65,7 @@ estimate.register(app)
 evaluate.register(app)
 examine.register(app)
 privacy.register(app)
+report.register(app)
 review.register(app)
 simulate.register(app)
 steer.register(app)

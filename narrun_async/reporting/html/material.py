@@ -8,12 +8,12 @@ from datetime import datetime
 
 from narrun_async.analysis.evaluation_tree import EvaluationReport, Level, LevelReport
 from narrun_async.analysis.report_tree import IndicatorCount, ReportAnalysis, Withheld
+from narrun_async.analysis.values import Measure
 from narrun_async.models import (
     CanaryCounts,
     DataSource,
     Experiment,
     ExperimentStatus,
-    ResultCounts,
     RunRecord,
     ScrubRecord,
     ServingUse,
@@ -21,15 +21,17 @@ from narrun_async.models import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderPairCounts:
-    """Two people who read the same texts."""
+class ReaderPairFacts:
+    """Two people who read the same texts. They are known by numbers: a report goes to strangers."""
 
-    first: str
-    second: str
+    first: int
+    second: int
     n: int
     n_agreed: int
-    #: one of them could not tell
+    #: texts of which one of them could not tell
     n_undecided: int
+    #: beyond chance; None where it may not be shown
+    kappa: Measure | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,10 @@ class ReviewFacts:
     n_final: int
     n_adjudicated: int
     n_disputed: int
-    readers: Sequence[str]
+    n_readers: int
+    #: readers who do not see what the model said
     n_blinded: int
-    pairs: Sequence[ReaderPairCounts]
+    pairs: Sequence[ReaderPairFacts]
     #: the report's labels are those of this review
     is_used: bool
 
@@ -63,7 +66,6 @@ class ReportMaterial:
     status: ExperimentStatus
     is_simulated: bool
     source: DataSource | None
-    counts: ResultCounts
     canaries: CanaryCounts
     #: of all calls, failed ones included
     prompt_tokens: int
@@ -79,6 +81,7 @@ class ReportMaterial:
     servings: Sequence[ServingUse]
     #: experiments of this database that were judged on labels of the same file, this one included
     n_configurations: int
+    #: by number
     reviews: Sequence[ReviewFacts]
     scrub: ScrubRecord | None
     #: None: they quote narratives, and were not asked for
@@ -106,6 +109,11 @@ class ReportMaterial:
             f"Not shown: a count of people in it is below {self.analysis.suppress_below}, or one could be computed "
             "from it and what is shown."
         )
+
+    @property
+    def review(self) -> ReviewFacts | None:
+        """The one whose labels are the yardstick."""
+        return next((one for one in self.reviews if one.is_used), None)
 
     def column(self, name: str) -> str | None:
         """A column of `experiments` as text; None where it is empty."""

@@ -108,11 +108,9 @@ def _blind_model(material: ReportMaterial) -> str | None:
 
 
 def _blind_people(material: ReportMaterial) -> str | None:
-    used = [review for review in material.reviews if review.is_used]
-    if not used:
+    if (review := material.review) is None:
         return None
-    review = used[0]
-    return f"{review.n_blinded:,} of {plural(len(review.readers), 'reader')} did not see what the model said."
+    return f"{review.n_blinded:,} of {plural(review.n_readers, 'reader')} did not see what the model said."
 
 
 def _statistics(material: ReportMaterial) -> str | None:
@@ -212,19 +210,15 @@ def _rivals(material: ReportMaterial) -> str | None:
 
 
 def _how_labelled(material: ReportMaterial) -> str | None:
-    used = [review for review in material.reviews if review.is_used]
-    return (
-        "A sample within strata, read in workbooks; see “Read by people”. The guidelines for readers, you must say."
-        if used
-        else None
-    )
+    if material.review is None:
+        return None
+    return "A sample within strata, read in workbooks; see “Read by people”. What readers were told, you must say."
 
 
 def _how_many_labelled(material: ReportMaterial) -> str | None:
-    used = [review for review in material.reviews if review.is_used]
-    if not used:
+    if (review := material.review) is None:
         return None
-    return f"{plural(len(used[0].readers), 'reader')}, {used[0].n_adjudicated:,} labels by adjudication."
+    return f"{plural(review.n_readers, 'reader')}; {review.n_adjudicated:,} labels by adjudication."
 
 
 def _compute(material: ReportMaterial) -> str | None:

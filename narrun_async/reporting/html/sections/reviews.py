@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from narrun_async.reporting.html.blocks import Block, Fact, Facts, Heading, Paragraph, Row, Section, Table
 from narrun_async.reporting.html.material import ReportMaterial, ReviewFacts
-from narrun_async.reporting.html.wording import clean, plural
+from narrun_async.reporting.html.wording import DASH, clean, fraction_words, plural
 from narrun_async.reporting.measure_text import percent_of
 
 
@@ -27,7 +27,7 @@ def _review(review: ReviewFacts) -> Sequence[Block]:
         "sample": f"{review.n_drawn:,} of {plural(review.n_population, 'narrative')} with an answer",
         "strata": clean(review.strata) or "none",
         "allocation": clean(review.allocation),
-        "readers": f"{', '.join(map(clean, review.readers)) or 'none yet'} ({review.n_blinded:,} blinded)",
+        "readers": f"{review.n_readers:,}, of them {review.n_blinded:,} blinded to what the model said",
         "final labels": f"{review.n_final:,}, of them {review.n_adjudicated:,} by adjudication",
         "still disputed": f"{review.n_disputed:,}",
     }
@@ -42,15 +42,18 @@ def _review(review: ReviewFacts) -> Sequence[Block]:
     if review.pairs:
         rows = tuple(
             Row(
-                head=f"{clean(pair.first)} and {clean(pair.second)}",
+                head=f"{pair.first} and {pair.second}",
                 cells=(
                     f"{pair.n_agreed:,} of {pair.n:,}",
                     percent_of(pair.n_agreed / pair.n if pair.n else None),
+                    DASH if pair.kappa is None else fraction_words(pair.kappa),
                     f"{pair.n_undecided:,}",
                 ),
             )
             for pair in review.pairs
         )
         caption = "How far readers agree"
-        blocks.append(Table(caption=caption, head=("Readers", "Agree", "Share", "Could not tell"), rows=rows))
+        blocks.append(
+            Table(caption=caption, head=("Readers", "Agree", "Share", "Cohen's kappa", "Could not tell"), rows=rows)
+        )
     return blocks
