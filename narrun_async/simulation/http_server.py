@@ -24,6 +24,8 @@ class Request:
     method: str
     #: without the query
     path: str
+    #: as it was sent; empty where there is none
+    query: str = ""
     #: names in lower case
     headers: dict[bytes, bytes] = field(repr=False)
     body: bytes = field(repr=False)
@@ -144,7 +146,8 @@ class Connection(asyncio.Protocol):
         self._buffer = buffer[end:]
         closing = headers.get(b"connection", b"").lower() == b"close"
         self._keep_alive = version == "HTTP/1.1" and not closing
-        return Request(method=method, path=target.partition("?")[0], headers=headers, body=buffer[head_end + 4 : end])
+        path, _, query = target.partition("?")
+        return Request(method=method, path=path, query=query, headers=headers, body=buffer[head_end + 4 : end])
 
     def _answer_bytes(self, status: int, body: bytes, headers: bytes) -> bytes:
         return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
