@@ -20,6 +20,8 @@ MAX_KEY_CHARS = 40
 #: keys that are read before validation, so that no model knows them
 _FILE_KEYS = frozenset({"system_prompt_file", "user_template_file"})
 
+_MARKS = frozenset({"[key]", "[mapping]", "[mode]"})
+
 _EXPLAINED_KEYS = {
     "model.api_key": "`model.api_key`: a key is never written into a configuration; name its variable in "
     "`model.api_key_env` or its file in `model.api_key_file`",
@@ -60,8 +62,8 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
     kind = detail["type"]
     if kind == "extra_forbidden":
         return _EXPLAINED_KEYS.get(".".join(path)) or f"unknown key {_dotted(path)}{_suggestion(path, keys)}"
-    # pydantic's mark for the key of a mapping; an unknown key may itself be called so
-    path = tuple(part for part in path if part != "[key]")
+    # marks for the key of a mapping and for the kind of a value; an unknown key may itself be called so
+    path = tuple(part for part in path if part not in _MARKS)
     context = detail.get("ctx", {})
     if kind == "value_error":
         problem = str(context["error"])

@@ -6,13 +6,26 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
-from narrun_async.config.urls import check_api_url
+from narrun_async.config.request_options import BEARER, check_body, check_headers, check_key_header, check_query
+from narrun_async.config.urls import VARIABLE, check_api_url, lacks_api_version
 
 #: where the narrative goes in the user template
 PLACEHOLDER = "<<TEXT>>"
@@ -79,11 +92,43 @@ def _number_or_auto(value: object) -> object:
     return value
 
 
+def _word_in_lower_case(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", value):
+        raise ValueError("must be one word in lower case that the server knows, such as low, medium or high")
+    return value
+
+
+#: what `model.response_format` can be told in a word; `off` is the same as nothing
+AnswerMode = Literal["auto", "json_schema", "json_object"]
+
+
+def _format_or_mode(value: object) -> object:
+    # YAML 1.1 reads `off` as false
+    if value is False or value == "off":
+        return None
+    if value is not None and value not in get_args(AnswerMode) and not isinstance(value, dict):
+        raise ValueError(
+            "must be `auto`, `json_schema`, `json_object`, `off`, or a mapping that is sent as it is, such as "
+            "{type: json_object}"
+        )
+    return value
+
+
 #: calls in flight, or `auto`
 Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
 Line = Annotated[Text, AfterValidator(_not_blank), AfterValidator(_one_line)]
 ProseText = Annotated[Text, AfterValidator(_not_blank)]
 TemplateText = Annotated[Text, AfterValidator(_with_placeholder)]
+JsonFields = Annotated[dict[str, JsonValue], AfterValidator(_encodable)]
+#: a mode, or a mapping that is sent as it is; the tags keep pydantic's own names out of the path of an error
+ResponseFormat = Annotated[
+    Annotated[
+        Annotated[AnswerMode, Tag("[mode]")] | Annotated[JsonFields, Tag("[mapping]")],
+        Discriminator(lambda value: "[mapping]" if isinstance(value, dict) else "[mode]"),
+    ]
+    | None,
+    BeforeValidator(_format_or_mode),
+]
 ApiUrl = Annotated[str, AfterValidator(check_api_url)]
 ExperimentReference = Annotated[str, AfterValidator(_experiment_id)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -115,14 +160,19 @@ class ProviderKind(StrEnum):
 _OPENAI_COMPATIBLE_NAMES = frozenset(
     {
         "openaicompatible", "openai", "lmstudio", "vllm", "ollama", "llamacpp", "llamaserver", "localai", "sglang",
-        "tgi", "mlx", "mlxlm", "jan", "litellm", "openrouter", "together", "groq", "azure", "local", "custom",
+        "tgi", "mlx", "mlxlm", "jan", "litellm", "openrouter", "together", "groq", "azure", "azureopenai", "local",
+        "custom",
     }
 )  # fmt: skip
 
 
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
 def provider_kind_of(provider: str) -> ProviderKind | None:
     """The kind that a name stands for, however it is cased and punctuated; None for an unknown one."""
-    letters = "".join(character for character in provider.casefold() if character.isalnum())
+    letters = _letters(provider)
     if letters == "simulated":
         return ProviderKind.SIMULATED
     return ProviderKind.OPENAI_COMPATIBLE if letters in _OPENAI_COMPATIBLE_NAMES else None
@@ -155,18 +205,38 @@ class ModelSection(Section):
     api_url: ApiUrl | None = None
     temperature: float = Field(ge=0, le=2)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    #: the name that newer OpenAI models want instead; at most one of the two is sent
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    #: a word that the server knows; it is passed on
+    reasoning_effort: Annotated[str, AfterValidator(_word_in_lower_case)] | None = None
     #: sent with every request; `run.seed` is not
     seed: Seed | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
-    #: sent as it is
-    response_format: Annotated[dict[str, JsonValue], AfterValidator(_encodable)] | None = None
+    #: how the server binds its answers to JSON: a mode, or a mapping that is sent as it is; None: it is not asked to
+    response_format: ResponseFormat = None
+    #: further header fields and query parameters, with `${NAME}` unexpanded
+    headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
+    query: Annotated[dict[str, str], AfterValidator(check_query)] = Field(default_factory=dict)
+    #: further fields of the request body
+    body: Annotated[JsonFields, AfterValidator(check_body)] = Field(default_factory=dict)
     #: the variable that holds the key, which must then be set; None: OPENAI_API_KEY if there is one
     api_key_env: VariableName | None = None
     api_key_file: Line | None = None
+    #: `bearer`, or the header that carries the key as it is; None: `api-key` for Azure, else `bearer`
+    api_key_header: Annotated[str, AfterValidator(check_key_header)] | None = None
 
     @property
     def provider_kind(self) -> ProviderKind:
         return provider_kind_of(self.provider) or ProviderKind.OPENAI_COMPATIBLE
+
+    @property
+    def is_azure(self) -> bool:
+        return _letters(self.provider).startswith("azure")
+
+    @property
+    def key_header(self) -> str:
+        """Where the key goes: `bearer`, or a header's name."""
+        return self.api_key_header or ("api-key" if self.is_azure else BEARER)
 
     @model_validator(mode="after")
     def _endpoint_is_complete(self) -> Self:
@@ -180,6 +250,26 @@ class ModelSection(Section):
             raise ValueError("`api_url` is missing; write it, or set LLM_API_URL")
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("`api_key_env` and `api_key_file` contradict each other; keep one of them")
+        if self.key_header.lower() in {name.lower() for name in self.headers}:
+            raise ValueError(f"`headers` must not set `{self.key_header}`, which carries the key")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError(
+                "`max_tokens` and `max_completion_tokens` are two names of one limit; keep the one that the server "
+                "takes (newer OpenAI models take the latter only)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _address_is_whole(self) -> Self:
+        url = VARIABLE.sub("1", self.api_url or "")
+        for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+            if name in self.query:
+                raise ValueError(f"`{name}` stands in `api_url` and in `query`; keep one of them")
+        if lacks_api_version(url, self.query):
+            raise ValueError(
+                "`api_url` is an Azure deployment, which needs an `api-version`; add `?api-version=2024-10-21` to it, "
+                "or write it under `query`, or use the form that ends in `/openai/v1`"
+            )
         return self
 
 

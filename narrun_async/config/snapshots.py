@@ -40,9 +40,13 @@ class Difference:
 
 
 def snapshot_json(config: ExperimentConfig) -> str:
-    """The frozen sections as canonical JSON: sorted keys, no white space, letters as they are."""
+    """The frozen sections as canonical JSON: sections and settings sorted, no white space, letters as they are.
+
+    A mapping that is sent keeps the order in which it was written: a model answers in that of a schema's properties.
+    """
     frozen = config.model_dump(mode="json", include=set(FrozenSections.model_fields))
-    return json.dumps(frozen, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    in_order = {name: settings and dict(sorted(settings.items())) for name, settings in sorted(frozen.items())}
+    return json.dumps(in_order, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def snapshot_sha256(config: ExperimentConfig) -> str:
@@ -76,8 +80,7 @@ def diff_snapshots(stored: str, current: str) -> list[Difference]:
 
     :raises ConfigurationError: one of the texts is no snapshot
     """
-    before = dict(_flat(json.loads(snapshot_json(config_from_snapshot(stored)))))
-    after = dict(_flat(json.loads(snapshot_json(config_from_snapshot(current)))))
+    before, after = _settings(stored), _settings(current)
     return [
         _difference(key, before.get(key, _ABSENT), after.get(key, _ABSENT))
         for key in sorted(before.keys() | after.keys())
@@ -92,10 +95,22 @@ def _same(one: object, other: object) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def _flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+def _settings(snapshot: str) -> dict[str, object]:
+    """Dotted key → value; a setting that is null or an empty mapping is not set, and is not among them."""
+    sections = json.loads(snapshot_json(config_from_snapshot(snapshot)))
+    return {
+        key: value
+        for section, settings in sections.items()
+        for name, setting in (settings or {}).items()
+        if setting not in (None, {})
+        for key, value in _flat(setting, f"{section}.{name}")
+    }
+
+
+def _flat(value: object, key: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
+            yield from _flat(inner, f"{key}.{name}")
     else:
         yield key, value
 
@@ -113,7 +128,7 @@ def _difference(key: str, stored: object, current: object) -> Difference:
 
 
 def _shown(value: object, hidden: bool) -> str:
-    if value is _ABSENT or value is None:
+    if value is _ABSENT:
         return "not set"
     if hidden and isinstance(value, str):
         return f"{len(value):,} characters, sha256 {_sha256(value)[:12]}…"

@@ -21,6 +21,7 @@ from narrun_async.models.calls import (
     WriterMessage,
 )
 from narrun_async.models.experiments import (
+    AnswerFormat,
     CanaryCounts,
     Cohort,
     Experiment,
@@ -42,6 +43,7 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "AnswerFormat",
     "Attempt",
     "CanaryCounts",
     "Cohort",

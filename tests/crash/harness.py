@@ -198,7 +198,7 @@ class Workplace:
             section, _, entry = key.partition("__")
             sections.setdefault(section, {})[entry] = value
         path = self.directory / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(sections), encoding="utf-8")
+        path.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
         return path
 
     def read_all_files(self) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from narrun_async.caller import CallSpec
+from narrun_async.caller import CallSpec, FormatChoice
 from narrun_async.control import RunControl
 from narrun_async.limits import Budget, LimitSettings
 from narrun_async.models import Experiment, Selection
@@ -54,6 +54,7 @@ class Rig:
         watch: Watch | None = None,
         attempt_deadline_s: float = 20.0,
         fields: RequestFields = FIELDS,
+        choice: FormatChoice | None = None,
         retry: RetryPolicy = RETRY,
         provider: ChatProvider | None = None,
         storage_pauses_s: tuple[float, ...] = (0.02, 0.02),
@@ -71,7 +72,12 @@ class Rig:
             self.store,
             provider or self.provider,
             self.experiment,
-            spec=CallSpec(template=RequestTemplate.build(fields), retry=retry, attempt_deadline_s=attempt_deadline_s),
+            spec=CallSpec(
+                template=RequestTemplate.build(fields),
+                retry=retry,
+                attempt_deadline_s=attempt_deadline_s,
+                choice=choice,
+            ),
             settings=chosen,
             budget=budget,
             batches=BatchPolicy(storage_pauses_s=storage_pauses_s),

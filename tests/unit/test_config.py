@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from datetime import date
 from typing import Any
 
 import pytest
@@ -138,6 +139,19 @@ def test_each_of_the_five_sections_is_required(section: str) -> None:
         ("model.seed", 2**63, "`model.seed` must be at most"),
         ("model.top_p", 0, "`model.top_p` must be more than 0"),
         ("model.response_format", {"a": float("inf")}, "`model.response_format.a"),
+        ("model.response_format", "json", "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.response_format", True, "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.response_format", ["json_object"], "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.reasoning_effort", "High", "`model.reasoning_effort` must be one word in lower case"),
+        ("model.reasoning_effort", False, "`model.reasoning_effort` must be text"),
+        ("model.max_completion_tokens", 0, "`model.max_completion_tokens` must be at least 1"),
+        ("model.headers", ["a"], "`model.headers` must be a mapping"),
+        ("model.headers", {"X-A": 5}, "`model.headers.X-A` must be text (in quotes"),
+        ("model.headers", {"X-Api-Key": "canary"}, "`model.headers`: `X-Api-Key` sounds like a credential"),
+        ("model.query", {"api-version": date(2024, 10, 21)}, "`model.query.api-version` must be text (in quotes"),
+        ("model.body", {"seed": 1}, "`model.body` must not hold `seed`: use `model.seed`"),
+        ("model.body", {"top_k": float("nan")}, "`model.body.top_k"),
+        ("model.api_key_header", "Authorization", "`model.api_key_header` must be `bearer`"),
         ("model.response_format", {"a": ["\udc80"]}, "`model.response_format` must be valid Unicode"),
         ("model.api_key_env", "MY KEY", "`model.api_key_env` must be a name"),
         ("model.provider", "simulted", "`model.provider` must be `openai-compatible`"),
@@ -198,6 +212,11 @@ def test_many_faults_make_one_bounded_sentence() -> None:
     assert "more" in message
     assert len(message) < 1000
     assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(("written", "meant"), [(False, None), ("off", None), (None, None), ("auto", "auto")])
+def test_off_is_the_same_as_nothing_however_yaml_reads_the_word(written: object, meant: object) -> None:
+    assert parsed(changed("model.response_format", written)).model.response_format == meant
 
 
 @pytest.mark.parametrize(

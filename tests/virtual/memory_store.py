@@ -20,6 +20,7 @@ from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import StorageError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
+    AnswerFormat,
     Attempt,
     CanaryCounts,
     Cohort,
@@ -432,4 +433,5 @@ def _experiment(row: Row) -> Experiment:
         log_dir=row["log_dir"],
         created_at=row["created_at"],
         columns=dict(row),
+        answer_format=AnswerFormat(row["answer_format"]) if row.get("answer_format") else None,
     )

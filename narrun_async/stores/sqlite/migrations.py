@@ -87,6 +87,8 @@ EXPERIMENTS = {
     "n_errors": "INTEGER",
     "narrun_version": "TEXT",
     "python_version": "TEXT",
+    # `response_format: auto`: what the endpoint was found to obey, and every later run asks for
+    "answer_format": "TEXT",
 }
 
 NARRATIVE_RESULTS = {
@@ -281,6 +283,11 @@ async def _add_scrubs(connection: aiosqlite.Connection, path: Path) -> None:
     await connection.execute(f"CREATE TABLE IF NOT EXISTS scrubs ({body})")
 
 
+async def _add_answer_format(connection: aiosqlite.Connection, path: Path) -> None:
+    if "answer_format" not in await _column_names(connection, "experiments"):
+        await connection.execute("ALTER TABLE experiments ADD COLUMN answer_format TEXT")
+
+
 def text_sha256_or_null(text: str | None) -> str | None:
     """`text_sha256` as a function of SQL."""
     return None if text is None else text_sha256(text)
@@ -305,7 +312,12 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
 
 
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs)
+MIGRATIONS: tuple[Migration, ...] = (
+    _create_or_adopt,
+    _add_servings_and_canaries,
+    _add_scrubs,
+    _add_answer_format,
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
