@@ -10,7 +10,7 @@ from contextlib import suppress
 import typer
 
 from narrun_async import __version__
-from narrun_async.cli import data, estimate, examine, experiments, privacy, run, simulate, steer
+from narrun_async.cli import configurations, data, estimate, examine, experiments, privacy, run, simulate, steer
 from narrun_async.cli.environment import refuse_unknown
 from narrun_async.cli.streams import open_missing_streams
 from narrun_async.errors import ExitCode, NarrunError
@@ -44,6 +44,7 @@ def _common(
 run.register(app)
 experiments.register(app)
 data.register(app)
+configurations.register(app)
 estimate.register(app)
 examine.register(app)
 privacy.register(app)

@@ -18,7 +18,7 @@ MAX_URL_CHARS = 2_000
 MAX_KEY_CHARS = 8_192
 
 #: in the path of Azure's older form; its newer one ends in `/openai/v1`
-_DEPLOYMENTS = "/openai/deployments/"
+DEPLOYMENTS = "/openai/deployments/"
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 #: a `${` that no variable's name follows
@@ -101,7 +101,7 @@ def lacks_api_version(url: str, query: Mapping[str, str]) -> bool:
     """Whether a URL is one of Azure's deployments, which answer 404 where no api-version is named, and none is."""
     parts = urlsplit(url)
     named = {name.casefold() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-    return _DEPLOYMENTS in parts.path and "api-version" not in named | {name.casefold() for name in query}
+    return DEPLOYMENTS in parts.path and "api-version" not in named | {name.casefold() for name in query}
 
 
 def expand_fields(fields: Mapping[str, str], environment: Mapping[str, str], *, key: str) -> dict[str, str]:
