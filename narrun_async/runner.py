@@ -172,12 +172,12 @@ class Runner:
         What the endpoint has shown is stored before the first narrative is sent, for it is part of what is asked.
         """
         spec = self._spec
-        if spec.choice is None:
+        if spec.choice is None or not progress.snapshot().n_remaining_at_start:
             return spec
         choice, deadline_s = spec.choice, spec.attempt_deadline_s
         progress.notice = "asking whether answers can be bound to JSON"
         try:
-            self._answer_format = found = await self._control.abandon_on_stop(
+            found = await self._control.abandon_on_stop(
                 lambda: choose_format(choice, self._provider, self._limits, deadline_s=deadline_s, clock=self._clock)
             )
             await self._store.update_experiment(self._experiment.experiment_id, {"answer_format": found.value})
@@ -186,7 +186,7 @@ class Runner:
         except NarrunError as error:
             self._control.stop(error)
             return None
-        progress.notice = None
+        self._answer_format, progress.notice = found, None
         return spec.decided(found)
 
     async def _run_passes(

@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from narrun_async.config import ExperimentConfig, notices, parse_config, snapshot_sha256
-from narrun_async.config.migration import MigratedConfig, Remark, migrate_document
+from narrun_async.config.complaints import dotted
+from narrun_async.config.migration import MigratedConfig, migrate_document
 from narrun_async.errors import ConfigurationError, StorageError, UsageError
 from narrun_async.sources.yaml_file import MAX_FILE_BYTES, decode_text, load_text_file, parse_yaml, scalar_words
 from narrun_async.sources.yaml_text import write_yaml
@@ -88,7 +89,7 @@ def new_form(old: Path, environment: Mapping[str, str], *, output: Path | None, 
     _require_same(found, expected)
     remarks = [
         *_comparison(old, raw, read_beside_old, migrated, expected),
-        *(f"{_where(one)} left out: {one.why}" for one in migrated.dropped),
+        *(f"{dotted((one.key,))} left out: {one.why}" for one in migrated.dropped),
         *(f"NOTE: {sentence}" for sentence in (*notices(expected), *_notes(expected, sections, prompt_dir))),
     ]
     return NewForm(text=written, prompts=prompts, remarks=remarks)
@@ -108,7 +109,7 @@ def _comparison(
     except ConfigurationError as error:
         return [
             f"the old form is refused as it is: {error.problem}",
-            *(f"{_where(one)} changed: {one.why}" for one in migrated.changed),
+            *(f"{dotted((one.key,))} changed: {one.why}" for one in migrated.changed),
             f"all else is the same, read back and compared ({settings})",
         ]
     _require_same(before, expected)
@@ -183,10 +184,6 @@ def _comments(migrated: MigratedConfig) -> dict[str, list[str]]:
         name = one.key.rpartition(".")[2]
         comments[one.key] = [f"{name}: {one.was} ({one.why})" if one.was else f"{name}: {one.why}"]
     return comments
-
-
-def _where(remark: Remark) -> str:
-    return f"`{''.join(sign if sign.isprintable() else '�' for sign in remark.key[:80])}`"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -66,20 +66,20 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
         problem = str(context["error"])
         if not path:
             return problem
-        return f"{_dotted(path)}{': ' if problem.startswith('`') else ' '}{problem}"
+        return f"{dotted(path)}{': ' if problem.startswith('`') else ' '}{problem}"
     if kind == "missing" and len(path) == 1:
-        return f"section {_dotted(path)} is missing"
+        return f"section {dotted(path)} is missing"
     if kind == "literal_error":
-        return f"{_dotted(path)} must be {context['expected']}".replace("'", "`")
+        return f"{dotted(path)} must be {context['expected']}".replace("'", "`")
     limits = [f"{words} {context[name]:,}".removesuffix(".0") for name, words in _LIMITS.items() if name in context]
-    return f"{_dotted(path)} {'must be ' + limits[0] if limits else _PHRASES.get(kind, 'is not valid here')}"
+    return f"{dotted(path)} {'must be ' + limits[0] if limits else _PHRASES.get(kind, 'is not valid here')}"
 
 
 def _complaint_about_key(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
     advice = advice_on_key(path, keys)
     if path[-1].lower() in EXPLAINED:
-        return f"{_dotted(path)}: {advice}"
-    return f"unknown key {_dotted(path)}" + (f" ({advice})" if advice else "")
+        return f"{dotted(path)}: {advice}"
+    return f"unknown key {dotted(path)}" + (f" ({advice})" if advice else "")
 
 
 def advice_on_key(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
@@ -96,10 +96,11 @@ def advice_on_key(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> 
     if not meant and len(path) <= 2:
         section = path[0] if len(path) == 2 else ""
         meant = [(*path[:-1], near) for near in get_close_matches(name, sorted(keys.get(section, ())), n=1)]
-    return f"did you mean {' or '.join(map(_dotted, meant))}?" if meant else ""
+    return f"did you mean {' or '.join(map(dotted, meant))}?" if meant else ""
 
 
-def _dotted(path: tuple[str, ...]) -> str:
+def dotted(path: tuple[str, ...]) -> str:
+    """A key as people are shown it, whatever the file called it."""
     parts = [part if len(part) <= MAX_KEY_CHARS else f"{part[:MAX_KEY_CHARS]}…" for part in path]
     # a key can be any text in YAML; a line break or escape code in it must not reach a terminal
     return "`" + "".join(c if c.isprintable() else "�" for c in ".".join(parts)) + "`"

@@ -125,7 +125,7 @@ def variables_out_of_place(document: Mapping[str, object]) -> dict[str, list[str
         for key, value in settings.items() if isinstance(settings, Mapping) else ():
             dotted = f"{section}.{key}"
             if dotted not in FILLED_IN and dotted not in PROMPTS and (names := _variables_in(value)):
-                found[dotted] = names
+                found[dotted] = [*dict.fromkeys(names)]
     return found
 
 
@@ -174,7 +174,8 @@ def _request_notices(config: ExperimentConfig) -> list[str]:
     kind = asked.get("type") if isinstance(asked, dict) else asked
     if kind in ("auto", "json_object") and "json" not in f"{prompt.system_prompt} {prompt.user_template}".casefold():
         found.append("the prompts do not speak of JSON; OpenAI and Azure then refuse `response_format` json_object")
-    if DEPLOYMENTS in (model.api_url or "") and not model.is_azure and model.api_key_header is None:
+    url = model.api_url or ""
+    if (DEPLOYMENTS in url or ".azure.com" in url) and not model.is_azure and model.api_key_header is None:
         found.append(
             "`model.api_url` looks like Azure, which wants the key in a header `api-key`: write `provider: azure`, or "
             "`api_key_header: bearer` if this is meant"

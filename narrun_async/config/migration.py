@@ -15,9 +15,6 @@ from narrun_async.config.documents import LEGACY_KEYS, Document, variables_out_o
 from narrun_async.config.sections import provider_kind_of
 from narrun_async.config.urls import VARIABLE, sounds_secret
 
-#: in the order in which a person reads them
-SECTIONS = ("experiment", "model", "prompt", "data", "run", "privacy", "simulation")
-
 _TEXTS = frozenset(
     {
         "experiment.name", "experiment.author", "experiment.notes", "model.name", "model.provider", "prompt.version",
@@ -29,16 +26,7 @@ _WHOLE_NUMBERS = frozenset(
     {"model.max_tokens", "model.max_completion_tokens", "model.seed", "run.seed", "run.max_narratives"}
 )
 _SWITCHES = frozenset({"run.save_csv_json", "run.resume", "run.retry_errors_only"})
-_WORDS_OF_SWITCHES = {
-    "true": True,
-    "yes": True,
-    "t": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "f": False,
-    "0": False,
-}
+_YES, _NO = frozenset({"true", "yes", "t", "1"}), frozenset({"false", "no", "f", "0"})
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,2})?")
 
 
@@ -75,9 +63,10 @@ def migrate_document(
     :param environment: fills in variables where the predecessor did and we do not, except in prompts
     """
     migration = _Migration(words=words, environment=environment)
-    sections = {name: migration.section(name, raw[name]) for name in SECTIONS if name in raw}
-    for name in raw.keys() - set(SECTIONS):
-        migration.drop_unknown(name)
+    sections = {name: migration.section(name, raw[name]) for name in Document.model_fields if name in raw}
+    for name in raw:
+        if name not in sections:
+            migration.drop_unknown(name)
     return MigratedConfig(sections=sections, dropped=migration.dropped, changed=migration.changed)
 
 
@@ -129,7 +118,7 @@ class _Migration:
         is_known = all(self._environment.get(one) and not sounds_secret(one) for one in variables)
         if not variables or not is_known or not isinstance(value, str):
             return value, ""
-        shown = ", ".join(f"${{{one}}}" for one in dict.fromkeys(variables))
+        shown = ", ".join(f"${{{one}}}" for one in variables)
         filled = VARIABLE.sub(lambda match: self._environment[match.group(1)], value)
         return filled, f"{shown} as the environment had it; a run fills in none here"
 
@@ -139,18 +128,18 @@ class _Migration:
         return self._words[key], "was written without quotes, so that YAML took it for a number, a date or a yes/no"
 
     def _as_number(self, key: str, value: object) -> tuple[object, str]:
-        if key in _FRACTIONS and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-            return float(value), "was a text, and has to be a number"
-        is_numeric = isinstance(value, float) or (isinstance(value, str) and _NUMBER.fullmatch(value.strip()))
-        if key in _WHOLE_NUMBERS and is_numeric and float(value).is_integer():  # type: ignore[arg-type]
-            return int(float(value)), "has to be a whole number"  # type: ignore[arg-type]
+        number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else value
+        if key in _FRACTIONS and isinstance(value, str) and isinstance(number, float):
+            return number, "was a text, and has to be a number"
+        if key in _WHOLE_NUMBERS and isinstance(number, float) and number.is_integer():
+            return int(number), "has to be a whole number"
         return value, ""
 
     def _as_switch(self, key: str, value: object) -> tuple[object, str]:
-        word = str(value).strip().lower() if isinstance(value, str) or type(value) is int else ""
-        if key not in _SWITCHES or word not in _WORDS_OF_SWITCHES:
+        word = str(value).strip().lower()
+        if key not in _SWITCHES or isinstance(value, bool) or word not in _YES | _NO:
             return value, ""
-        return _WORDS_OF_SWITCHES[word], "has to be true or false"
+        return word in _YES, "has to be true or false"
 
     def _known_provider(self, key: str, value: object) -> tuple[object, str]:
         if key != "model.provider" or not isinstance(value, str) or provider_kind_of(value) is not None:

@@ -1,4 +1,4 @@
-"""Owns what a configuration may add to every request beside the program's own settings: headers, query, body fields.
+"""Owns what a configuration may add to every request: header fields, query parameters, body fields, a form of answers.
 
 A secret has no place in any of them; names that sound like one are refused with the setting to use instead.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
-from pydantic import JsonValue
+from pydantic import AfterValidator, BeforeValidator, Discriminator, JsonValue, Tag
 
 from narrun_async.config.urls import BROKEN_VARIABLE, VARIABLE, refuse_secret_variables, sounds_secret
+from narrun_async.config.values import JsonFields
 
 MAX_FIELDS = 50
 MAX_VALUE_CHARS = 2_000
@@ -126,6 +128,44 @@ def check_key_header(name: str) -> str:
     if not HEADER_NAME.fullmatch(name) or name.lower() in RESERVED_HEADERS:
         raise ValueError("must be `bearer` (Authorization: Bearer KEY) or a header's name, such as `api-key`")
     return name
+
+
+def _check_word(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", value):
+        raise ValueError("must be one word in lower case that the server knows, such as low, medium or high")
+    return value
+
+
+#: what `model.response_format` can be told in a word; `off` is the same as nothing
+AnswerMode = Literal["auto", "json_schema", "json_object"]
+
+
+def _format_or_mode(value: object) -> object:
+    # YAML 1.1 reads `off` as false
+    if value is False or value == "off":
+        return None
+    if value is not None and value not in get_args(AnswerMode) and not isinstance(value, dict):
+        raise ValueError(
+            "must be `auto`, `json_schema`, `json_object`, `off`, or a mapping that is sent as it is, such as "
+            "{type: json_object}"
+        )
+    return value
+
+
+HeaderFields = Annotated[dict[str, str], AfterValidator(check_headers)]
+QueryFields = Annotated[dict[str, str], AfterValidator(check_query)]
+BodyFields = Annotated[JsonFields, AfterValidator(check_body)]
+KeyHeader = Annotated[str, AfterValidator(check_key_header)]
+ReasoningEffort = Annotated[str, AfterValidator(_check_word)]
+#: a mode, or a mapping that is sent as it is; the tags keep pydantic's own names out of the path of an error
+ResponseFormat = Annotated[
+    Annotated[
+        Annotated[AnswerMode, Tag("[mode]")] | Annotated[JsonFields, Tag("[mapping]")],
+        Discriminator(lambda value: "[mapping]" if isinstance(value, dict) else "[mode]"),
+    ]
+    | None,
+    BeforeValidator(_format_or_mode),
+]
 
 
 def _require_few(fields: Mapping[str, object]) -> None:

@@ -5,32 +5,26 @@
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from narrun_async.config.request_options import BEARER, check_body, check_headers, check_key_header, check_query
+from narrun_async.config.request_options import (
+    BEARER,
+    BodyFields,
+    HeaderFields,
+    KeyHeader,
+    QueryFields,
+    ReasoningEffort,
+    ResponseFormat,
+)
 from narrun_async.config.urls import VARIABLE, check_api_url, lacks_api_version
+from narrun_async.config.values import Line, ProseText, Text
 
 #: where the narrative goes in the user template
 PLACEHOLDER = "<<TEXT>>"
-#: longest one-line setting, in characters
-MAX_LINE_CHARS = 1_000
 #: a million seconds is eleven days: beyond it a duration is a slip of the keyboard
 MAX_DURATION_S = 1_000_000
 #: of tokens, narratives, errors: beyond it a count is a slip of the keyboard
@@ -42,31 +36,6 @@ MAX_CONCURRENCY = 4096
 
 #: SQLite, and most servers, keep seeds in a signed 64-bit integer
 MAX_SEED = 2**63 - 1
-
-Json = TypeVar("Json", str, dict[str, JsonValue])
-
-
-def _encodable(value: Json) -> Json:
-    # environment variables and JSON escapes can bring lone surrogates, which no UTF-8 text holds
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode text") from None
-    return value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
-def _one_line(value: str) -> str:
-    if len(value) > MAX_LINE_CHARS:
-        raise ValueError(f"must be at most {MAX_LINE_CHARS:,} characters long")
-    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in value):
-        raise ValueError("must be one line without control characters")
-    return value
 
 
 def _with_placeholder(value: str) -> str:
@@ -82,9 +51,6 @@ def _experiment_id(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
 def _number_or_auto(value: object) -> object:
     is_number = type(value) is int and 1 <= value <= MAX_CONCURRENCY
     if not is_number and value != AUTO:
@@ -92,43 +58,9 @@ def _number_or_auto(value: object) -> object:
     return value
 
 
-def _word_in_lower_case(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", value):
-        raise ValueError("must be one word in lower case that the server knows, such as low, medium or high")
-    return value
-
-
-#: what `model.response_format` can be told in a word; `off` is the same as nothing
-AnswerMode = Literal["auto", "json_schema", "json_object"]
-
-
-def _format_or_mode(value: object) -> object:
-    # YAML 1.1 reads `off` as false
-    if value is False or value == "off":
-        return None
-    if value is not None and value not in get_args(AnswerMode) and not isinstance(value, dict):
-        raise ValueError(
-            "must be `auto`, `json_schema`, `json_object`, `off`, or a mapping that is sent as it is, such as "
-            "{type: json_object}"
-        )
-    return value
-
-
 #: calls in flight, or `auto`
 Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
-Line = Annotated[Text, AfterValidator(_not_blank), AfterValidator(_one_line)]
-ProseText = Annotated[Text, AfterValidator(_not_blank)]
 TemplateText = Annotated[Text, AfterValidator(_with_placeholder)]
-JsonFields = Annotated[dict[str, JsonValue], AfterValidator(_encodable)]
-#: a mode, or a mapping that is sent as it is; the tags keep pydantic's own names out of the path of an error
-ResponseFormat = Annotated[
-    Annotated[
-        Annotated[AnswerMode, Tag("[mode]")] | Annotated[JsonFields, Tag("[mapping]")],
-        Discriminator(lambda value: "[mapping]" if isinstance(value, dict) else "[mode]"),
-    ]
-    | None,
-    BeforeValidator(_format_or_mode),
-]
 ApiUrl = Annotated[str, AfterValidator(check_api_url)]
 ExperimentReference = Annotated[str, AfterValidator(_experiment_id)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -208,22 +140,22 @@ class ModelSection(Section):
     #: the name that newer OpenAI models want instead; at most one of the two is sent
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     #: a word that the server knows; it is passed on
-    reasoning_effort: Annotated[str, AfterValidator(_word_in_lower_case)] | None = None
+    reasoning_effort: ReasoningEffort | None = None
     #: sent with every request; `run.seed` is not
     seed: Seed | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
     #: how the server binds its answers to JSON: a mode, or a mapping that is sent as it is; None: it is not asked to
     response_format: ResponseFormat = None
     #: further header fields and query parameters, with `${NAME}` unexpanded
-    headers: Annotated[dict[str, str], AfterValidator(check_headers)] = Field(default_factory=dict)
-    query: Annotated[dict[str, str], AfterValidator(check_query)] = Field(default_factory=dict)
+    headers: HeaderFields = Field(default_factory=dict)
+    query: QueryFields = Field(default_factory=dict)
     #: further fields of the request body
-    body: Annotated[JsonFields, AfterValidator(check_body)] = Field(default_factory=dict)
+    body: BodyFields = Field(default_factory=dict)
     #: the variable that holds the key, which must then be set; None: OPENAI_API_KEY if there is one
     api_key_env: VariableName | None = None
     api_key_file: Line | None = None
     #: `bearer`, or the header that carries the key as it is; None: `api-key` for Azure, else `bearer`
-    api_key_header: Annotated[str, AfterValidator(check_key_header)] | None = None
+    api_key_header: KeyHeader | None = None
 
     @property
     def provider_kind(self) -> ProviderKind:
@@ -248,6 +180,10 @@ class ModelSection(Section):
             )
         if not simulated and self.api_url is None:
             raise ValueError("`api_url` is missing; write it, or set LLM_API_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_said_twice(self) -> Self:
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("`api_key_env` and `api_key_file` contradict each other; keep one of them")
         if self.key_header.lower() in {name.lower() for name in self.headers}:
@@ -257,20 +193,23 @@ class ModelSection(Section):
                 "`max_tokens` and `max_completion_tokens` are two names of one limit; keep the one that the server "
                 "takes (newer OpenAI models take the latter only)"
             )
+        for name, _ in parse_qsl(urlsplit(self._address()).query, keep_blank_values=True):
+            if name in self.query:
+                raise ValueError(f"`{name}` stands in `api_url` and in `query`; keep one of them")
         return self
 
     @model_validator(mode="after")
-    def _address_is_whole(self) -> Self:
-        url = VARIABLE.sub("1", self.api_url or "")
-        for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-            if name in self.query:
-                raise ValueError(f"`{name}` stands in `api_url` and in `query`; keep one of them")
-        if lacks_api_version(url, self.query):
+    def _azure_has_its_version(self) -> Self:
+        if lacks_api_version(self._address(), self.query):
             raise ValueError(
                 "`api_url` is an Azure deployment, which needs an `api-version`; add `?api-version=2024-10-21` to it, "
                 "or write it under `query`, or use the form that ends in `/openai/v1`"
             )
         return self
+
+    def _address(self) -> str:
+        """What can be said of the URL before its variables are known."""
+        return VARIABLE.sub("1", self.api_url or "")
 
 
 class PromptSection(Section):

@@ -282,3 +282,11 @@ async def test_where_nothing_is_left_to_a_probe_nothing_is_asked_and_there_is_no
         provider = Recorded(rig.provider)
         result = await rig.run(provider=provider)
         assert (result.answer_format, await verdict(rig), provider.questions) == (None, None, [])
+
+
+async def test_where_nothing_remains_nothing_is_asked_even_if_nothing_is_decided(open_rig: OpenRig) -> None:
+    async with open_rig(5) as rig:
+        await rig.run()
+        await rig.endpoint.go_down()
+        result = await rig.run(choice=CHOICE, max_wait_s=0.1)
+        assert (result.verdict.exit_code, await verdict(rig)) == (ExitCode.COMPLETED, None)
