@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import StartEndpoint
+from doorway import Doorway, open_doorway
 from harness import Endpoint, Workplace, recorded_requests, wait_until
 
 pytestmark = pytest.mark.crash
@@ -25,6 +26,12 @@ def sent(workplace: Workplace) -> list[Mapping[str, Any]]:
     return recorded_requests(workplace.directory / "bodies")
 
 
+@pytest.fixture(scope="module")
+def door() -> Iterator[Doorway]:
+    with open_doorway() as doorway:
+        yield doorway
+
+
 @pytest.fixture
 def start_recording(workplace: Workplace, start_endpoint: StartEndpoint) -> StartEndpoint:
     def start(*flags: str) -> Endpoint:
@@ -34,7 +41,9 @@ def start_recording(workplace: Workplace, start_endpoint: StartEndpoint) -> Star
     return start
 
 
-def test_every_option_is_sent_as_it_was_configured(workplace: Workplace, start_recording: StartEndpoint) -> None:
+def test_every_option_is_sent_as_it_was_configured(
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
+) -> None:
     endpoint = start_recording("--require-key", KEY)
     options: dict[str, Any] = {
         "temperature": 1.5,
@@ -54,7 +63,7 @@ def test_every_option_is_sent_as_it_was_configured(workplace: Workplace, start_r
         **{f"model__{name}": value for name, value in options.items()},
     )
     environment = {"TEAM_OF_TEST": "blue", "REGION_OF_TEST": "north", "OPENAI_API_KEY": KEY}
-    workplace.run("run", config, environment=environment).expect(0)
+    door.run(workplace, "run", config, environment=environment).expect(0)
 
     requests = sent(workplace)
     assert len(requests) == 3
@@ -85,13 +94,17 @@ def test_every_option_is_sent_as_it_was_configured(workplace: Workplace, start_r
             {"query": {"api-version": "2024-10-21"}},
             "/openai/deployments/d1/chat/completions",
         ),
-        ("/openai/v1/", {"query": {"api-version": "2024-10-21"}}, "/openai/v1/chat/completions"),
         ("", {"query": {"api-version": "2024-10-21"}}, "/openai/v1/chat/completions"),
     ],
-    ids=["deployment", "version apart", "v1", "resource"],
+    ids=["deployment", "version apart", "resource"],
 )
 def test_azure_gets_its_key_and_its_version_where_it_looks_for_them(
-    workplace: Workplace, start_recording: StartEndpoint, path: str, changes: dict[str, Any], expected: str
+    door: Doorway,
+    workplace: Workplace,
+    start_recording: StartEndpoint,
+    path: str,
+    changes: dict[str, Any],
+    expected: str,
 ) -> None:
     version = ("--require-query", "api-version=2024-10-21")
     endpoint = start_recording("--require-key", KEY, "--key-header", "api-key", *version)
@@ -103,8 +116,8 @@ def test_azure_gets_its_key_and_its_version_where_it_looks_for_them(
         **{f"model__{name}": value for name, value in changes.items()},
     )
     environment = {"KEY_OF_TEST": KEY}
-    assert "answered a request" in workplace.run("doctor", config, environment=environment).expect(0).out
-    workplace.run("run", config, environment=environment).expect(0)
+    assert "answered a request" in door.run(workplace, "doctor", config, environment=environment).expect(0).out
+    door.run(workplace, "run", config, environment=environment).expect(0)
     for head in heads(workplace.directory / "heads"):
         assert (head["path"], head["query"]) == (expected, "api-version=2024-10-21")
         assert head["headers"]["api-key"] == "[key]"
@@ -112,27 +125,27 @@ def test_azure_gets_its_key_and_its_version_where_it_looks_for_them(
 
 
 def test_a_key_in_the_wrong_header_stops_the_run_with_no_row(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording("--require-key", KEY, "--key-header", "X-API-Key")
     narratives = workplace.write_narratives(2)
     environment = {"OPENAI_API_KEY": KEY}
     config = workplace.write_config(url=endpoint.url, narratives=narratives)
-    workplace.run("run", config, environment=environment).expect(78)
+    door.run(workplace, "run", config, environment=environment).expect(78)
     assert workplace.count_rows() == 0
     config = workplace.write_config(url=endpoint.url, narratives=narratives, model__api_key_header="X-API-Key")
-    workplace.run("run", config, environment=environment).expect(0)
+    door.run(workplace, "run", config, environment=environment).expect(0)
     assert workplace.count_rows() == 2
 
 
 def test_what_a_probe_found_is_told_stored_and_asked_for_by_every_later_run(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording(*SCHEMA)
     config = workplace.write_config(
         url=endpoint.url, narratives=workplace.write_narratives(60), model__response_format="auto"
     )
-    assert "auto: a question" in workplace.run("run", config, "--dry-run").expect(0).err
+    assert "auto: a question" in door.run(workplace, "run", config, "--dry-run").expect(0).err
     endpoint.change(latency_ms=50)
     with workplace.start("run", config, "--concurrency", "4") as run:
         workplace.wait_for_rows(8, run)
@@ -141,25 +154,25 @@ def test_what_a_probe_found_is_told_stored_and_asked_for_by_every_later_run(
 
     # The server forgets what it could; the experiment asks for what it has asked for.
     endpoint.change(latency_ms=1, response_formats={"json_schema": "ignore"})
-    resumed = workplace.run("resume").expect(0)
+    resumed = door.run(workplace, "resume").expect(0)
     assert "bound to json_schema, which the endpoint was found to obey (auto)" in resumed.err
-    assert "answer format   json_schema" in workplace.run("show", "latest").expect(0).out
+    assert "answer format   json_schema" in door.run(workplace, "show", "latest").expect(0).out
     questions = [one for one in sent(workplace) if one["messages"][-1]["content"].startswith("Reply with")]
     assert len(questions) == 1
     forms = {one["response_format"]["json_schema"]["name"] for one in sent(workplace) if one not in questions}
     assert forms == {"verdict"}
-    workplace.run("verify").expect(0)
+    door.run(workplace, "verify").expect(0)
 
 
 def test_an_endpoint_that_is_down_at_first_is_waited_for_and_then_asked(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording(*SCHEMA)
     config = workplace.write_config(
         url=endpoint.url, narratives=workplace.write_narratives(5), model__response_format="auto"
     )
     endpoint.go_down()
-    told = workplace.run("run", config, "--max-wait", "0.3").expect(75)
+    told = door.run(workplace, "run", config, "--max-wait", "0.3").expect(75)
     assert "the endpoint has not answered" in told.err
     assert workplace.experiment()["answer_format"] is None
 
@@ -173,25 +186,25 @@ def test_an_endpoint_that_is_down_at_first_is_waited_for_and_then_asked(
 
 
 def test_an_estimate_asks_too_and_keeps_the_verdict_with_what_it_keeps(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording("--response-format", "json_object=bind")
     config = workplace.write_config(
         url=endpoint.url, narratives=workplace.write_narratives(20), model__response_format="auto"
     )
-    told = workplace.run("estimate", config, "-k", "2").expect(0)
+    told = door.run(workplace, "estimate", config, "-k", "2").expect(0)
     assert "bound to json_object" in told.err
     assert not workplace.database.exists()
-    workplace.run("estimate", config, "-k", "2", "--keep").expect(75)
+    door.run(workplace, "estimate", config, "-k", "2", "--keep").expect(75)
     assert workplace.experiment()["answer_format"] == "json_object"
     endpoint.change(response_formats={})
-    workplace.run("resume").expect(0)
+    door.run(workplace, "resume").expect(0)
     narratives = [one for one in sent(workplace) if not one["messages"][-1]["content"].startswith("Reply with")]
     assert {json.dumps(one["response_format"]) for one in narratives} == {'{"type": "json_object"}'}
 
 
 def test_a_resumed_run_sends_what_the_first_one_sent_key_by_key(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording()
     schema = {"type": "object", "properties": {"rationale": {"type": "string"}, "detected": {"type": "boolean"}}}
@@ -207,20 +220,20 @@ def test_a_resumed_run_sends_what_the_first_one_sent_key_by_key(
         run.kill()
     n_first = len(sent(workplace))
     endpoint.change(latency_ms=1)
-    workplace.run("resume").expect(0)
+    door.run(workplace, "resume").expect(0)
     bodies = [json.dumps({**request, "messages": None}) for request in sent(workplace)]
     assert len(set(bodies[:n_first] + bodies[n_first:])) == 1
     assert len(bodies) > n_first
 
 
 def test_a_form_named_by_a_word_is_sent_and_no_question_asked(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording(*SCHEMA)
     config = workplace.write_config(
         url=endpoint.url, narratives=workplace.write_narratives(4), model__response_format="json_schema"
     )
-    told = workplace.run("run", config).expect(0)
+    told = door.run(workplace, "run", config).expect(0)
     assert "answers    bound to json_schema\n" in told.err
     assert [one["response_format"]["type"] for one in sent(workplace)] == ["json_schema"] * 4
     assert workplace.experiment()["answer_format"] is None
@@ -228,15 +241,15 @@ def test_a_form_named_by_a_word_is_sent_and_no_question_asked(
 
 
 def test_another_form_in_the_file_of_today_is_shown_and_changes_nothing(
-    workplace: Workplace, start_recording: StartEndpoint
+    door: Doorway, workplace: Workplace, start_recording: StartEndpoint
 ) -> None:
     endpoint = start_recording(*SCHEMA)
     narratives = workplace.write_narratives(4)
     config = workplace.write_config(url=endpoint.url, narratives=narratives, model__response_format="auto")
-    workplace.run("run", config).expect(0)
+    door.run(workplace, "run", config).expect(0)
     workplace.write_config(
         url=endpoint.url, narratives=narratives, model__response_format="off", model__headers={"X-A": "1"}
     )
-    told = workplace.run("resume", workplace.experiment_id()).expect(0)
+    told = door.run(workplace, "resume", workplace.experiment_id()).expect(0)
     assert 'model.response_format: "auto" → not set' in told.err
     assert 'model.headers.X-A: not set → "1"' in told.err

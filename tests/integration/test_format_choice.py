@@ -247,7 +247,6 @@ TOO_BUSY = reply(b'{"error": {"message": "busy"}}', status="503 Busy", headers=b
         (b"reset", 1, SCHEMA),
         (b"reset", 99, OBJECT),
         (TOO_BUSY, 3, SCHEMA),
-        (TOO_BUSY, 99, OBJECT),
         (reply(b"no completion"), 99, OBJECT),
     ],
     ids=[
@@ -256,7 +255,6 @@ TOO_BUSY = reply(b'{"error": {"message": "busy"}}', status="503 Busy", headers=b
         "one reset",
         "always reset",
         "busy for a while",
-        "always busy",
         "always no completion",
     ],
 )
@@ -268,6 +266,17 @@ async def test_where_a_health_check_is_answered_a_form_that_keeps_failing_is_not
         assert (result.verdict.exit_code, await verdict(rig)) == (ExitCode.COMPLETED, found)
         assert asked.count("json_schema") <= 8
         await rig.assert_invariants()
+
+
+async def test_a_form_for_which_an_idle_server_is_always_too_busy_is_not_taken(
+    open_rig: OpenRig, is_long: bool
+) -> None:
+    if not is_long:
+        pytest.skip("takes four seconds; `make test-crash` runs it")
+    async with open_rig(5) as rig, failing_at_schemas(TOO_BUSY, times=99) as (provider, asked):
+        result = await rig.run(choice=CHOICE, provider=provider)
+        assert (result.verdict.exit_code, await verdict(rig)) == (ExitCode.COMPLETED, OBJECT)
+        assert asked.count("json_schema") <= 8
 
 
 async def test_a_form_whose_answer_never_ends_is_not_taken(open_rig: OpenRig) -> None:
