@@ -14,7 +14,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help analysis run resume test test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help analysis run resume test test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,13 @@ test: $(DEV_ENV) ## run the test suite
 test-crash: $(DEV_ENV) ## the long campaigns: 200 kills in each of five ways, every crash point, a minute of outage (an hour or so)
 	@$(BIN)/python -m pytest tests/crash tests/acceptance --long -s $(ARGS)
 
+test-desktop: $(DEV_ENV) ## files opened in LibreOffice and in a browser, which are installed where that is possible
+	@bin/install-test-tools
+	@$(BIN)/python -m pytest tests/desktop $(ARGS)
+
+test-real: $(REAL_ENV) ## against llama.cpp's own server with a tiny random model (a minute or two)
+	@$(BIN)/python -m pytest tests/real -s $(ARGS)
+
 reliability: $(DEV_ENV) ## the whole suite with its long campaigns; writes docs/reliability.md
 	@$(BIN)/python -m pytest --long --reliability -s $(ARGS)
 
@@ -61,7 +68,7 @@ soak: $(DEV_ENV) ## an hour of kill campaigns, ways and seeds drawn anew (ARGS="
 mutations: $(DEV_ENV) ## break the program in one place at a time and see the tests go red (docs/mutations.md)
 	@$(BIN)/python tests/mutations.py $(ARGS)
 
-check: lint types layers test ## everything that CI runs
+check: lint types layers test test-desktop test-real ## everything that CI runs
 
 lint: $(DEV_ENV) ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

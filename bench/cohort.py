@@ -22,7 +22,7 @@ from statistics import median
 from bench.endpoint import EndpointProcess, start_endpoint
 from bench.machine import describe_machine
 from bench.workload import RESULTS, ROOT, copy_database, make_workload, write_config
-from narrun_async.app.running import calm_garbage_collector
+from narrun_async.app.working import calm_garbage_collector
 from narrun_async.models import ExperimentId, PageCursor, RunId, Selection
 from narrun_async.stores.sqlite.store import open_sqlite_reader
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from narrun_async.metrics import ConfusionCounts
+from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
     CanaryCounts,
     Cohort,
@@ -18,11 +19,18 @@ from narrun_async.models import (
     ExperimentId,
     IngestReport,
     InvariantFinding,
+    LabelImport,
     NewExperiment,
     PageCursor,
     ProgressMark,
     RawReply,
     ResultCounts,
+    Review,
+    ReviewId,
+    ReviewItem,
+    ReviewNarrative,
+    ReviewState,
+    ReviewWorkbook,
     RunEnd,
     RunId,
     RunRecord,
@@ -32,7 +40,10 @@ from narrun_async.models import (
     Serving,
     SourceNarrative,
     SourceSummary,
+    Sweep,
+    SweepId,
     TextHoldings,
+    WorkbookId,
     WorkItem,
     WriterMessage,
 )
@@ -122,6 +133,51 @@ class ExperimentStore(Protocol):
 
     async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
         """Set columns that are derived from rows. Safe to repeat."""
+
+
+class SweepStore(Protocol):
+    """What making and going through a sweep needs; apart from `Store`, because no run does."""
+
+    async def create_sweep(self, sweep: Sweep, experiments: Sequence[NewExperiment]) -> None:
+        """Store a sweep and its experiments in one transaction, each as `create_experiment` does."""
+
+    async def find_sweep(self, name: str) -> Sweep | None:
+        """The sweep of that name."""
+
+    async def list_sweep(self, sweep_id: SweepId) -> Sequence[Experiment]:
+        """The experiments of a sweep, in their order."""
+
+
+class ReviewStore(Protocol):
+    """What human review needs; apart from `Store`, because no run does. Labels are only added, never changed."""
+
+    async def list_review_units(self, experiment: Experiment) -> Sequence[ReviewUnit]:
+        """Every narrative of the cohort that has an answer, in narrative order."""
+
+    async def create_review(self, review: Review, items: Sequence[ReviewItem]) -> ReviewId:
+        """Store a sample in one transaction.
+
+        :param review: its id is given here
+        :param items: their keys are numbers, and get the review's id put before them
+        """
+
+    async def list_reviews(self) -> Sequence[Review]:
+        """Every sample, oldest first."""
+
+    async def load_review(self, review_id: ReviewId) -> ReviewState:
+        """:raises UsageError: there is none with this id"""
+
+    async def load_review_narratives(self, review_id: ReviewId) -> Sequence[ReviewNarrative]:
+        """What workbooks show, in the order of the keys."""
+
+    async def add_review_workbook(self, workbook: ReviewWorkbook) -> None:
+        """:raises StorageError: the reader has one already"""
+
+    async def find_review_of(self, workbook_id: WorkbookId) -> ReviewId | None:
+        """Which review a workbook belongs to; None where this database has not written it."""
+
+    async def add_labels(self, taken: LabelImport) -> None:
+        """What a workbook says from now on; what it said before is kept and counts no more."""
 
 
 class RemainingStore(Protocol):

@@ -91,6 +91,7 @@ class Runner:
     :param spec: what a call is made of
     :param rng: for jitter only; nothing that is stored depends on it
     :param accepts_restored: the database holds less than its journal says, and a person wants to go on from there
+    :param after: the `limits` of an earlier runner of this process on the same endpoint
     :param clock: monotonic seconds
     """
 
@@ -106,6 +107,7 @@ class Runner:
         batches: BatchPolicy | None = None,
         rng: random.Random | None = None,
         accepts_restored: bool = False,
+        after: EndpointLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -119,7 +121,8 @@ class Runner:
         self._clock = clock
         self._control = RunControl()
         probe = make_probe(provider, spec.template, deadline_s=spec.attempt_deadline_s)
-        self._limits = EndpointLimits(
+        #: of the endpoint; a later run on it may go on from here
+        self.limits = EndpointLimits(
             settings.limits,
             budget=budget,
             # An endpoint that takes a probe and never answers it must not hold the first signal.
@@ -127,8 +130,9 @@ class Runner:
             clock=clock,
             sleep=self._control.sleep,
             rng=self._rng,
+            after=after,
         )
-        self._control.on_stop(self._limits.close)
+        self._control.on_stop(self.limits.close)
         self._calls = anyio.CancelScope()
         self._answer_format: AnswerFormat | None = None
 
@@ -145,8 +149,8 @@ class Runner:
             n_done_before=_untouched(counts, start.selection),
             n_remaining=n_remaining,
             clock=self._clock,
-            downtime_s=lambda: self._limits.downtime_s,
-            waiting_for=lambda: self._limits.waiting_for,
+            downtime_s=lambda: self.limits.downtime_s,
+            waiting_for=lambda: self.limits.waiting_for,
         )
         RUN_LOG.info("run %d begins: %s, %d narratives to do", run_id, start.mode.value, n_remaining)
         async with anyio.create_task_group() as beside:
@@ -178,7 +182,7 @@ class Runner:
         progress.notice = "asking whether answers can be bound to JSON"
         try:
             found = await self._control.abandon_on_stop(
-                lambda: choose_format(choice, self._provider, self._limits, deadline_s=deadline_s, clock=self._clock)
+                lambda: choose_format(choice, self._provider, self.limits, deadline_s=deadline_s, clock=self._clock)
             )
             await self._store.update_experiment(self._experiment.experiment_id, {"answer_format": found.value})
         except RunStopping:
@@ -213,7 +217,7 @@ class Runner:
             caller = Caller(
                 spec,
                 self._provider,
-                self._limits,
+                self.limits,
                 progress,
                 record=outcomes.send,
                 sleep=self._control.sleep,
@@ -221,7 +225,7 @@ class Runner:
                 clock=self._clock,
             )
             is_last_pass = number == self._settings.max_passes
-            dispatcher = Dispatcher(caller, self._limits, guard, serving, self._control, is_last_pass=is_last_pass)
+            dispatcher = Dispatcher(caller, self.limits, guard, serving, self._control, is_last_pass=is_last_pass)
             work, waiting = anyio.create_memory_object_stream[WorkItem](WORK_QUEUE_ITEMS)
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._plan, selection, run_id, work, number == 1)
@@ -250,9 +254,9 @@ class Runner:
 
     def _hold_calls(self, is_held: bool) -> None:
         if is_held:
-            self._limits.pause(BY_THE_DISK)
+            self.limits.pause(BY_THE_DISK)
         else:
-            self._limits.unpause(BY_THE_DISK)
+            self.limits.unpause(BY_THE_DISK)
 
     async def _plan(
         self, selection: Selection, run_id: RunId, work: MemoryObjectSendStream[WorkItem], is_first_pass: bool
@@ -283,16 +287,16 @@ class Runner:
         """Do what `narrun set`, `pause` and `unpause` ask for."""
         RUN_LOG.info("asked for: concurrency %s, paused %s", settings.concurrency or "as started", settings.is_paused)
         if settings.concurrency == "auto":
-            self._limits.set_concurrency(None)
+            self.limits.set_concurrency(None)
         elif settings.concurrency is not None:
-            self._limits.set_concurrency(min(settings.concurrency, self._settings.most_calls or settings.concurrency))
+            self.limits.set_concurrency(min(settings.concurrency, self._settings.most_calls or settings.concurrency))
         if settings.is_paused and not self._control.is_stopping:
-            self._limits.pause()
+            self.limits.pause()
         else:
-            self._limits.unpause()
+            self.limits.unpause()
 
     def _view_limits(self) -> LimitView:
-        limits, auto = self._limits, self._limits.auto
+        limits, auto = self.limits, self.limits.auto
         return LimitView(
             limit=limits.slots.limit,
             is_auto=auto is not None,

@@ -24,6 +24,9 @@ from narrun_async.ports import Store
 
 pytest_plugins = ["reliability"]
 
+#: need programs that only `make test-desktop` and `make test-real` install; collected where they are named
+collect_ignore = ["desktop", "real"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListSource:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from narrun_async.config import OperationalSettings
-from narrun_async.limits import BudgetLimits, LimitSettings
-from narrun_async.models import Prices
+from narrun_async.limits import Budget, BudgetLimits, LimitSettings
+from narrun_async.models import Experiment, Prices
+from narrun_async.ports import ResultStore
 
 
 def limit_settings(operational: OperationalSettings, *, auto_means: int | None = None) -> LimitSettings:
@@ -31,6 +34,15 @@ def budget_limits(operational: OperationalSettings) -> BudgetLimits:
         if prices is None
         else Prices(prompt_per_million=prices.prompt_per_million, completion_per_million=prices.completion_per_million),
     )
+
+
+async def open_budget(
+    store: ResultStore, experiments: Sequence[Experiment], operational: OperationalSettings
+) -> Budget:
+    """What may still be spent on these experiments together: what their earlier calls took counts."""
+    spent = [await store.sum_tokens(experiment.experiment_id) for experiment in experiments]
+    prompt_tokens, completion_tokens = (sum(tokens) for tokens in zip(*spent, strict=True))
+    return Budget(budget_limits(operational), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
 def pace_words(operational: OperationalSettings) -> str:

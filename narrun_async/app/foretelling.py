@@ -13,7 +13,8 @@ from narrun_async.app.allowances import budget_limits, limit_settings
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.endpoints import Endpoint, call_spec, open_endpoint
 from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, load_config, plan_new
-from narrun_async.app.running import Tell, begin_run, tell_how_to_resume, tell_plan
+from narrun_async.app.running import Tell, tell_how_to_resume, tell_plan
+from narrun_async.app.working import begin_run
 from narrun_async.caller import Caller, choose_format, make_probe
 from narrun_async.clock import utc_end
 from narrun_async.config import ExperimentConfig, notices

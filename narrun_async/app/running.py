@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import shlex
-import socket
-import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
-from narrun_async import __version__
-from narrun_async.app.allowances import budget_limits, limit_settings, pace_words
+from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
-from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files, within_room
-from narrun_async.app.endpoints import Endpoint, call_spec, check_endpoint, open_endpoint
+from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
+from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
     RunPlan,
@@ -27,25 +21,18 @@ from narrun_async.app.planning import (
     plan_new,
     plan_resume,
 )
-from narrun_async.clock import utc_now
+from narrun_async.app.working import work_on
 from narrun_async.config import ExperimentConfig, notices
-from narrun_async.control import RunControl
 from narrun_async.errors import ExitCode, NarrunError, UsageError
-from narrun_async.limits import Budget
-from narrun_async.logs import open_experiment_logs
-from narrun_async.models import Experiment, ExperimentStatus, RunStart, Selection
+from narrun_async.models import Experiment, ExperimentStatus, Selection
 from narrun_async.operations.ingesting import find_known_source
-from narrun_async.planner import CanaryPlan
-from narrun_async.progress import Progress
-from narrun_async.progress.display import show_progress
 from narrun_async.reporting.banner import Banner, answer_words, banner_lines
 from narrun_async.reporting.exports import export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
-from narrun_async.runner import Runner, RunResult, RunSettings
+from narrun_async.runner import RunResult
 from narrun_async.stores import SqliteStore
-from narrun_async.writer import BatchPolicy, storage_pauses
 
 #: one line for a person
 Tell = Callable[[str], None]
@@ -93,7 +80,10 @@ async def run_experiment(
             most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
             if words := cramped_words(limit_settings(plan.config.operational), most_calls):
                 tell(f"NOTE: {words}")
-            result = await _work(store, plan, endpoint, most_calls=most_calls, interactive=interactive)
+            budget = await open_budget(store, [plan.experiment], plan.config.operational)
+            result, _ = await work_on(
+                store, plan, endpoint, budget=budget, most_calls=most_calls, interactive=interactive
+            )
         await _finish(store, plan, result, request, endpoint=endpoint, tell=tell, say=say)
         if result.verdict.status is not ExperimentStatus.COMPLETED:
             tell_how_to_resume(plan, database, tell)
@@ -118,7 +108,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         words = answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
-        n_narratives = await _count_narratives(database, given)
+        n_narratives = await count_narratives(database, given)
         limit = given.run.max_narratives
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
         tell(f"to do      {min(n_narratives, limit or n_narratives)} of {n_narratives} narratives of {given.data.file}")
@@ -129,7 +119,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
     return ExitCode.COMPLETED
 
 
-async def _count_narratives(database: Path, given: ExperimentConfig) -> int:
+async def count_narratives(database: Path, given: ExperimentConfig) -> int:
     """From the database where it holds the file, else by reading the file, storing nothing."""
     file = source_file(given.data)
     if database.exists():
@@ -164,72 +154,6 @@ def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[E
     return given, resume
 
 
-async def _work(
-    store: SqliteStore, plan: RunPlan, endpoint: Endpoint, *, most_calls: int, interactive: bool
-) -> RunResult:
-    operational = plan.config.operational
-    prompt_tokens, completion_tokens = await store.sum_tokens(plan.experiment.experiment_id)
-    runner = Runner(
-        store,
-        endpoint.provider,
-        plan.experiment,
-        spec=call_spec(plan.config, plan.experiment.answer_format),
-        settings=RunSettings(
-            limits=within_room(limit_settings(operational), most_calls),
-            max_passes=operational.max_passes,
-            max_consecutive_errors=operational.max_consecutive_errors,
-            page_size=operational.page_size,
-            stops_on_model_change=operational.on_model_change == "stop",
-            canaries=CanaryPlan(count=operational.canaries, every=operational.canary_every),
-            most_calls=most_calls,
-        ),
-        budget=Budget(budget_limits(operational), prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
-        batches=BatchPolicy(storage_pauses_s=storage_pauses(operational.max_storage_wait_s)),
-        accepts_restored=plan.accepts_restored,
-    )
-    calm_garbage_collector()
-    start = begin_run(plan, endpoint)
-    log_dir = Path(plan.experiment.log_dir or "logs")
-    with open_experiment_logs(log_dir, level=operational.log_level):
-        return await runner.run(start, partial(_watch, plan.experiment.name, interactive))
-
-
-def begin_run(plan: RunPlan, endpoint: Endpoint) -> RunStart:
-    """The record of this process life."""
-    return RunStart(
-        experiment_id=plan.experiment.experiment_id,
-        mode=plan.mode,
-        selection=plan.selection,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        narrun_version=__version__,
-        concurrency=plan.config.operational.concurrency,
-        api_url=endpoint.url,
-        api_url_overridden=endpoint.is_overridden,
-        started_at=utc_now(),
-    )
-
-
-def calm_garbage_collector() -> None:
-    """What start-up made lives until the end, and a narrative leaves few cycles: look rarely, and not at the old.
-
-    Of the 330 µs of a narrative at 128 in flight the collector took 34; this way it takes 9.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-
-
-async def _watch(name: str, interactive: bool, progress: Progress, control: RunControl) -> None:
-    await show_progress(
-        progress,
-        stream=sys.stderr,
-        interactive=interactive,
-        description=name,
-        note=lambda: "stopping, what is in flight is let come to its end" if control.is_stopping else progress.notice,
-    )
-
-
 async def _finish(
     store: SqliteStore,
     plan: RunPlan,
@@ -245,13 +169,13 @@ async def _finish(
     if result.problem is not None:
         tell(f"stopped: {result.problem}")
     if plan.config.operational.save_csv_json:
-        await _export(store, plan.experiment, request.export_root, tell)
+        await export_files(store, plan.experiment, request.export_root, tell)
     for line in summary_lines(result.summary, simulated=endpoint.is_simulated):
         say(line)
     say(f"status     {result.verdict.status.value}: {result.verdict.why}")
 
 
-async def _export(store: SqliteStore, experiment: Experiment, directory: Path, tell: Tell) -> None:
+async def export_files(store: SqliteStore, experiment: Experiment, directory: Path, tell: Tell) -> None:
     """Write the files that the configuration asks for; a failure is told and changes nothing else."""
     try:
         paths = await export_results(store, experiment, directory, formats=("csv", "json"))

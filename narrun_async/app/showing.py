@@ -62,7 +62,7 @@ async def show_experiment(database: Path, wanted: str, *, as_json: bool) -> Sequ
     """One experiment: settings, runs, results."""
     in_use = database_is_locked(database)
     async with reading(database) as store:
-        experiment = await _find(store, wanted)
+        experiment = await find_shown(store, wanted)
         runs = await store.list_runs(experiment.experiment_id)
         summary = await load_summary(store, experiment)
     status, simulated = _shown(experiment, in_use), is_simulated(experiment)
@@ -81,7 +81,7 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
     """How far an experiment is; without an id the one that runs, or the newest."""
     in_use = database_is_locked(database)
     async with reading(database) as store:
-        experiment = await _find(store, wanted) if wanted else _current(await store.list_experiments())
+        experiment = await find_shown(store, wanted) if wanted else _current(await store.list_experiments())
         if experiment is None:
             return StatusView(lines=["no experiments yet"], is_running=False)
         counts = await store.count_results(experiment)
@@ -130,13 +130,13 @@ async def export_experiment(
     :raises StorageError: a file cannot be written; none is left half done
     """
     async with reading(database) as store:
-        experiment = await _find(store, wanted)
+        experiment = await find_shown(store, wanted)
         return await export_results(
             store, experiment, directory, formats=formats, with_text=with_text, excel_safe=excel_safe
         )
 
 
-async def _find(store: SqliteStore, wanted: str) -> Experiment:
+async def find_shown(store: SqliteStore, wanted: str) -> Experiment:
     """As on a resume, except that `latest` is simply the newest: one looks at finished ones, too."""
     if wanted == LATEST and (experiments := await store.list_experiments()):
         return experiments[0]

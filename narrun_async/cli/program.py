@@ -10,7 +10,19 @@ from contextlib import suppress
 import typer
 
 from narrun_async import __version__
-from narrun_async.cli import configurations, data, estimate, examine, experiments, privacy, run, simulate, steer
+from narrun_async.cli import (
+    configurations,
+    data,
+    estimate,
+    examine,
+    experiments,
+    privacy,
+    review,
+    run,
+    simulate,
+    steer,
+    sweep,
+)
 from narrun_async.cli.environment import refuse_unknown
 from narrun_async.cli.streams import open_missing_streams
 from narrun_async.errors import ExitCode, NarrunError
@@ -48,8 +60,10 @@ configurations.register(app)
 estimate.register(app)
 examine.register(app)
 privacy.register(app)
+review.register(app)
 simulate.register(app)
 steer.register(app)
+sweep.register(app)
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def run(
         retry_errors=retry_errors,
         api_url=api_url,
         backup=backup,
-        overrides=_overrides(
+        overrides=run_overrides(
             concurrency=read_concurrency(concurrency),
             max_concurrency=max_concurrency,
             rpm=rpm,
@@ -235,7 +235,8 @@ def resume(
     )
 
 
-def _overrides(**flags: object) -> dict[str, object]:
+def run_overrides(**flags: object) -> dict[str, object]:
+    """Flags that were given, as settings of `run`."""
     return {f"run.{name}": value for name, value in flags.items() if value is not None}
 
 

@@ -56,6 +56,8 @@ class EndpointLimits:
 
     :param clock: monotonic seconds
     :param sleep: seconds; may raise `RunStopping`
+    :param after: the limits of an earlier run, now over, on the same endpoint: what they have learnt of it goes on, and
+        so do rates a minute and a number of calls that a person has set meanwhile
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class EndpointLimits:
         sleep: Callable[[float], Awaitable[None]],
         rng: random.Random,
         budget: Budget | None = None,
+        after: EndpointLimits | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -74,10 +77,10 @@ class EndpointLimits:
         now = clock()
         self.auto: AutoConcurrency | None = None
         # One for both ways of running: a pace outlives a change from one to the other.
-        self._pace = PaceLearner(AutoPolicy(), now=now)
-        self._strays = StrayRefusals(AutoPolicy(), now=now)
-        self.slots = Slots(settings.concurrency or 1, window=FIRST_WINDOW)
-        self.turns = SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
+        self._pace: PaceLearner = after._pace if after else PaceLearner(AutoPolicy(), now=now)
+        self._strays: StrayRefusals = after._strays if after else StrayRefusals(AutoPolicy(), now=now)
+        self.slots: Slots = Slots(after.slots.limit if after else settings.concurrency or 1, window=FIRST_WINDOW)
+        self.turns: SendTurns = after.turns if after else SendTurns(rpm=settings.rpm, tpm=settings.tpm, now=now)
         #: why nothing is sent, the first reason first
         self._pauses: list[str] = []
         self._paused_at: float | None = None
@@ -102,7 +105,12 @@ class EndpointLimits:
         self._is_closed = False
         #: latest changes, oldest first: UTC, what it became, why
         self.history: deque[tuple[str, str, str]] = deque(maxlen=HISTORY)
-        self.set_concurrency(settings.concurrency)
+        if after is None:
+            self.set_concurrency(settings.concurrency)
+        elif after.auto is None:
+            self.set_concurrency(after.slots.limit)
+        else:
+            self._follow(after.auto, now)
 
     # --- what may be asked ---
 
@@ -147,10 +155,14 @@ class EndpointLimits:
             self._note(f"{concurrency} in flight", "set")
         elif self.auto is None:
             maximum, now = self._settings.max_concurrency, self._clock()
-            self.auto = AutoConcurrency(start=min(FIRST_WINDOW, maximum), maximum=maximum, now=now, learner=self._pace)
-            self.auto.on_recovered(now)  # what is in flight was sent under another limit, and says nothing
-            self.slots.resize(self.auto.limit)
-            self._note(f"{self.auto.limit} in flight", "auto")
+            auto = AutoConcurrency(start=min(FIRST_WINDOW, maximum), maximum=maximum, now=now, learner=self._pace)
+            self._follow(auto, now)
+
+    def _follow(self, auto: AutoConcurrency, now: float) -> None:
+        self.auto = auto
+        auto.on_recovered(now)  # what is in flight was sent under another limit, and says nothing
+        self.slots.resize(auto.limit)
+        self._note(f"{auto.limit} in flight", "auto")
 
     def pause(self, why: str = BY_A_PERSON) -> None:
         """Send nothing more; calls in flight come to their end. Safe to repeat."""

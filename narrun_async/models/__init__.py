@@ -38,7 +38,23 @@ from narrun_async.models.experiments import (
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
+from narrun_async.models.reviews import (
+    FilledRow,
+    FilledWorkbook,
+    Label,
+    LabelImport,
+    ReaderRole,
+    ReadLabel,
+    Review,
+    ReviewId,
+    ReviewItem,
+    ReviewNarrative,
+    ReviewState,
+    ReviewWorkbook,
+    WorkbookId,
+)
 from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sweeps import Sweep, SweepId, SweepPlace
 from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
@@ -55,9 +71,13 @@ __all__ = [
     "ExperimentId",
     "ExperimentStatus",
     "Failure",
+    "FilledRow",
+    "FilledWorkbook",
     "FoundFiles",
     "IngestReport",
     "InvariantFinding",
+    "Label",
+    "LabelImport",
     "LeftAlone",
     "NarrativeId",
     "NarrativeType",
@@ -67,8 +87,16 @@ __all__ = [
     "Prices",
     "ProgressMark",
     "RawReply",
+    "ReadLabel",
+    "ReaderRole",
     "RemovedFile",
     "ResultCounts",
+    "Review",
+    "ReviewId",
+    "ReviewItem",
+    "ReviewNarrative",
+    "ReviewState",
+    "ReviewWorkbook",
     "RunEnd",
     "RunId",
     "RunMode",
@@ -79,10 +107,14 @@ __all__ = [
     "Serving",
     "SourceNarrative",
     "SourceSummary",
+    "Sweep",
+    "SweepId",
+    "SweepPlace",
     "TextHoldings",
     "Usage",
     "Verdict",
     "WorkItem",
+    "WorkbookId",
     "WriterMessage",
     "text_sha256",
 ]

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from narrun_async.models.ids import ExperimentId, NarrativeId, RunId
+from narrun_async.models.sweeps import SweepPlace
 
 
 class ExperimentStatus(StrEnum):
@@ -97,6 +98,8 @@ class NewExperiment:
     python_version: str
     #: local `YYYY-MM-DD HH:MM:SS`
     created_at: str
+    #: None outside sweeps
+    sweep: SweepPlace | None = None
 
 
 class RunMode(StrEnum):

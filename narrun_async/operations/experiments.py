@@ -19,8 +19,8 @@ from narrun_async.config import (
     snapshot_sha256,
 )
 from narrun_async.errors import BadInputError, ConfigurationError, UnknownExperimentError, UsageError
-from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment
-from narrun_async.ports import ExperimentStore, Store
+from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment, SweepPlace
+from narrun_async.ports import ExperimentStore, SourceStore, Store
 
 LATEST = "latest"
 #: shorter prefixes are more likely a slip than a choice
@@ -31,45 +31,61 @@ _ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
 async def create_experiment(
     store: Store, config: ExperimentConfig, source: DataSource, *, config_file: Path | None, log_root: Path
 ) -> Experiment:
-    """Freeze a configuration and its cohort; the cohort's size is decided here and nowhere else.
+    """Freeze a configuration and its cohort, and store them.
 
     :param log_root: the experiment's own log directory is made below it
+    :raises BadInputError: the data source holds no narratives
+    """
+    new = await freeze_experiment(store, config, source, config_file=config_file, log_root=log_root)
+    await store.create_experiment(new)
+    return await store.load_experiment(new.experiment_id)
+
+
+async def freeze_experiment(
+    store: SourceStore,
+    config: ExperimentConfig,
+    source: DataSource,
+    *,
+    config_file: Path | None,
+    log_root: Path,
+    sweep: SweepPlace | None = None,
+) -> NewExperiment:
+    """An experiment under a new id, not stored yet; the cohort's size is decided here and nowhere else.
+
     :raises BadInputError: the data source holds no narratives
     """
     cohort = await store.load_cohort(source.checksum, max_narratives=config.run.max_narratives)
     if not cohort.n_narratives:
         raise BadInputError(f"{source.path}: the database holds no narratives of this file")
     experiment_id = ExperimentId(str(uuid.uuid4()))
-    await store.create_experiment(
-        NewExperiment(
-            experiment_id=experiment_id,
-            experiment_name=config.experiment.name,
-            model_name=config.model.name,
-            model_provider=config.model.provider,
-            temperature=config.model.temperature,
-            system_prompt=config.prompt.system_prompt,
-            user_template=config.prompt.user_template,
-            prompt_version=config.prompt.version,
-            prompt_author=config.prompt.author or config.experiment.author,
-            run_seed=config.run.seed,
-            data_file=config.data.file,
-            data_checksum=source.checksum,
-            cohort_last_narrative_id=cohort.last_narrative_id,
-            n_narratives_total=cohort.n_narratives,
-            api_url=config.model.api_url or "simulated",
-            log_dir=str((log_root / "experiments" / experiment_id).absolute()),
-            notes=config.experiment.notes,
-            config_json=snapshot_json(config),
-            config_sha256=snapshot_sha256(config),
-            config_file=str(config_file.absolute()) if config_file else None,
-            os_info=_os_info(),
-            hostname=socket.gethostname(),
-            narrun_version=__version__,
-            python_version=platform.python_version(),
-            created_at=local_now(),
-        )
+    return NewExperiment(
+        experiment_id=experiment_id,
+        experiment_name=config.experiment.name,
+        model_name=config.model.name,
+        model_provider=config.model.provider,
+        temperature=config.model.temperature,
+        system_prompt=config.prompt.system_prompt,
+        user_template=config.prompt.user_template,
+        prompt_version=config.prompt.version,
+        prompt_author=config.prompt.author or config.experiment.author,
+        run_seed=config.run.seed,
+        data_file=config.data.file,
+        data_checksum=source.checksum,
+        cohort_last_narrative_id=cohort.last_narrative_id,
+        n_narratives_total=cohort.n_narratives,
+        api_url=config.model.api_url or "simulated",
+        log_dir=str((log_root / "experiments" / experiment_id).absolute()),
+        notes=config.experiment.notes,
+        config_json=snapshot_json(config),
+        config_sha256=snapshot_sha256(config),
+        config_file=str(config_file.absolute()) if config_file else None,
+        os_info=_os_info(),
+        hostname=socket.gethostname(),
+        narrun_version=__version__,
+        python_version=platform.python_version(),
+        created_at=local_now(),
+        sweep=sweep,
     )
-    return await store.load_experiment(experiment_id)
 
 
 def _os_info() -> str:

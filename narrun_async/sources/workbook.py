@@ -117,14 +117,8 @@ def open_workbook(file: FileBytes, *, sheet: str | None) -> WorkbookTable:
 
     :raises BadInputError: it is damaged, unsafe to open, or no sheet, or more than one, has the columns
     """
-    if not openpyxl.xml.DEFUSEDXML:
-        raise ConfigurationError(
-            "openpyxl would read XML without defusedxml, so a workbook could exhaust the memory",
-            advice="unset OPENPYXL_DEFUSEDXML and install defusedxml",
-        )
-    archive = check_archive(file)
-    reader = guarded(str(file.path), lambda: _opened(file))
-    found = _choose_sheet(file, reader.wb.worksheets, wanted=sheet)
+    archive, sheets = open_sheets(file)
+    found = _choose_sheet(file, sheets, wanted=sheet)
     where = f"{file.path}, sheet {found.sheet.title!r}"
     layout = find_layout(found.header, where=where)
     if found.sheet.sheet_state != "visible":
@@ -137,6 +131,26 @@ def open_workbook(file: FileBytes, *, sheet: str | None) -> WorkbookTable:
         _sheet=found.sheet,
         _archive=archive,
     )
+
+
+def open_sheets(file: FileBytes) -> tuple[zipfile.ZipFile, Sequence[ReadOnlyWorksheet]]:
+    """The archive of a workbook and its worksheets, read in a way that no cell can exhaust the memory.
+
+    :raises BadInputError: it is damaged or unsafe to open
+    """
+    if not openpyxl.xml.DEFUSEDXML:
+        raise ConfigurationError(
+            "openpyxl would read XML without defusedxml, so a workbook could exhaust the memory",
+            advice="unset OPENPYXL_DEFUSEDXML and install defusedxml",
+        )
+    archive = check_archive(file)
+    reader = guarded(str(file.path), lambda: _opened(file))
+    worksheets: Sequence[object] = reader.wb.worksheets  # the stubs do not know of the read-only kind
+    sheets = [sheet for sheet in worksheets if isinstance(sheet, ReadOnlyWorksheet)]
+    for sheet in sheets:
+        _bound(sheet, where=f"{file.path}, sheet {sheet.title!r}")
+        sheet.reset_dimensions()
+    return archive, sheets
 
 
 def _opened(file: FileBytes) -> ExcelReader:
@@ -155,8 +169,8 @@ class _Header:
     header: Sequence[object] = field(repr=False)
 
 
-def _choose_sheet(file: FileBytes, sheets: Sequence[object], *, wanted: str | None) -> _Header:
-    readable = [sheet for sheet in sheets if isinstance(sheet, ReadOnlyWorksheet)]
+def _choose_sheet(file: FileBytes, sheets: Sequence[ReadOnlyWorksheet], *, wanted: str | None) -> _Header:
+    readable = list(sheets)
     titles = ", ".join(repr(sheet.title) for sheet in readable) or "none"
     if wanted is not None:
         readable = [sheet for sheet in readable if sheet.title == wanted]
@@ -186,8 +200,6 @@ def _bound(sheet: ReadOnlyWorksheet, *, where: str) -> None:
 
 
 def _find_header(file: FileBytes, sheet: ReadOnlyWorksheet) -> _Header | None:
-    _bound(sheet, where=f"{file.path}, sheet {sheet.title!r}")
-    sheet.reset_dimensions()
     rows = sheet.iter_rows(  # type: ignore[misc]  # the stubs bind it to Worksheet
         min_row=1, max_row=_HEADER_SEARCH_ROWS, min_col=1, values_only=True
     )

@@ -51,6 +51,13 @@ KEPT: dict[str, frozenset[str]] = {
     "canary_answers": frozenset(
         {"experiment_id", "asked_at", "error_category", "response_model", "system_fingerprint"}
     ),
+    "prompts": frozenset({"sha256", "prompt_text", "first_used_at"}),
+    "sweeps": frozenset({"sweep_id", "sweep_name", "definition_sha256", "sweep_file", "notes", "created_at"}),
+    "reviews": frozenset({"experiment_id", "drawn_at", "strata", "bands", "allocation", "narrun_version"}),
+    "review_items": frozenset({"item_key", "stratum"}),
+    "review_workbooks": frozenset({"workbook_id", "reader", "role", "written_at", "path", "item_keys"}),
+    "review_imports": frozenset({"workbook_id", "imported_at", "file_name", "file_sha256"}),
+    "review_labels": frozenset({"item_key", "label"}),
     "runs": frozenset(
         {
             "experiment_id",

@@ -47,8 +47,9 @@ class World:
         tpm: float | None = None,
         max_concurrency: int = 64,
         budget: Budget | None = None,
+        after: World | None = None,
     ) -> None:
-        self.now_s = 1000.0
+        self.now_s = 1000.0 if after is None else after.now_s
         self._sleepers = list[tuple[float, asyncio.Future[None]]]()
         self.is_stopping = False
         #: what a probe finds
@@ -66,6 +67,7 @@ class World:
             sleep=self._sleep,
             rng=random.Random(5),
             budget=budget,
+            after=None if after is None else after.limits,
         )
 
     async def _probe(self) -> CallFailure | None:
@@ -600,3 +602,55 @@ async def test_an_endpoint_that_is_well_for_a_probe_has_not_used_up_patience() -
             await world.refuse(status=503, n_overloads=n_overloads)
             await world.pass_time(1 if n_overloads == OVERLOADS_IN_A_ROW else 4)
     assert world.limits.downtime_s < 5 * (OVERLOADS_IN_A_ROW + 1) * 4
+
+
+# --- a run after another on the same endpoint -------------------------------------------------------------------------
+
+
+async def test_what_one_run_learned_of_an_endpoint_the_next_one_knows() -> None:
+    first = World(concurrency=None)
+    assert first.limits.auto is not None
+    first.limits.auto.limit = 24  # as if it had been found
+    first.limits.slots.resize(24)
+    await first.stop()
+
+    second = World(concurrency=None, after=first)
+    assert second.limits.auto is first.limits.auto
+    assert second.limits.slots.limit == 24
+    assert second.limits.slots.window == FIRST_WINDOW  # another model may be a wrong setting
+    assert second.limits.is_open_for_calls
+
+
+async def test_requests_a_minute_hold_over_the_end_of_a_run() -> None:
+    first = World(rpm=60)
+    first.start_call()
+    await first.pass_time(0)
+    assert len(first.sent) == 1
+    await first.stop()
+
+    second, fresh = World(rpm=60, after=first), World(rpm=60)
+    for world in (second, fresh):
+        world.start_call()
+        await world.pass_time(0)
+    assert len(fresh.sent) == 1
+    assert second.sent == []
+    await second.pass_time(2)
+    assert len(second.sent) == 1
+
+
+async def test_a_number_that_a_person_has_set_holds_for_the_next_run() -> None:
+    first = World(concurrency=None)
+    first.limits.set_concurrency(3)
+    await first.stop()
+    second = World(concurrency=None, after=first)
+    assert (second.limits.slots.limit, second.limits.auto) == (3, None)
+
+
+async def test_what_belongs_to_a_run_begins_anew() -> None:
+    first = World(max_wait_s=10, budget=Budget(BudgetLimits(max_tokens=10**6)))
+    first.succeed()
+    await first.stop()
+    second = World(max_wait_s=10, after=first)
+    assert second.limits.budget.tokens == 0
+    assert second.limits.patience is not first.limits.patience
+    assert second.limits.breaker is not first.limits.breaker

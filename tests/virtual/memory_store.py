@@ -45,6 +45,7 @@ from narrun_async.models import (
     WriterMessage,
 )
 from narrun_async.ports import ConflictRule, NarrativeSource
+from narrun_async.stores.sqlite.experiment_rows import experiment_columns
 from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, EXPERIMENTS
 from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
 from narrun_async.stores.sqlite.statements import RESULT_COLUMNS
@@ -148,12 +149,10 @@ class MemoryStore:
     # --- experiments and runs ---
 
     async def create_experiment(self, new: NewExperiment) -> None:
-        counters = ("n_narratives_processed", "n_narratives_skipped", "n_narratives_completed", "n_errors")
         async with self._transaction() as draft:
             if draft.get("experiments", new.experiment_id) is not None:
                 raise StorageError("SQLite refuses: UNIQUE constraint failed: experiments.experiment_id")
-            columns = asdict(new) | dict.fromkeys(counters, 0) | {"status": ExperimentStatus.RUNNING.value}
-            draft.fill("experiments", new.experiment_id, columns)
+            draft.fill("experiments", new.experiment_id, dict(experiment_columns(new)))
 
     async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
         await self._pause()

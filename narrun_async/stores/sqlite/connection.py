@@ -14,6 +14,7 @@ import aiosqlite
 import anyio
 
 from narrun_async.errors import LockHeldError, StorageError
+from narrun_async.models import text_sha256
 from narrun_async.stores.locking import describe_holder
 from narrun_async.stores.room import is_out_of_room
 
@@ -38,10 +39,17 @@ async def connect_writer(path: Path) -> aiosqlite.Connection:
             await connection.execute("PRAGMA foreign_keys=ON")
             if sys.platform == "darwin":
                 await connection.execute("PRAGMA fullfsync=ON")
+            # Once and here: it cannot be replaced while a statement of the connection is open.
+            await connection.create_function("text_sha256", 1, _text_sha256_or_null, deterministic=True)
         except BaseException:
             await connection.close()
             raise
         return connection
+
+
+def _text_sha256_or_null(text: str | None) -> str | None:
+    """`text_sha256` as a function of SQL."""
+    return None if text is None else text_sha256(text)
 
 
 async def connect_reader(path: Path) -> aiosqlite.Connection:

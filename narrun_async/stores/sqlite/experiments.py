@@ -20,31 +20,51 @@ from narrun_async.models import (
     RunId,
     RunRecord,
     RunStart,
+    Sweep,
+    SweepId,
 )
 from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
+from narrun_async.stores.sqlite.experiment_rows import PROMPT_COLUMNS, experiment_columns
 from narrun_async.stores.sqlite.migrations import EXPERIMENTS
 
 
 class ExperimentsPart(Database):
-    """`ports.ExperimentStore`."""
+    """`ports.ExperimentStore` and `ports.SweepStore`."""
 
     async def create_experiment(self, new: NewExperiment) -> None:
-        columns = asdict(new) | {
-            "status": ExperimentStatus.RUNNING.value,
-            "n_narratives_processed": 0,
-            "n_narratives_skipped": 0,
-            "n_narratives_completed": 0,
-            "n_errors": 0,
-        }
-        names = ", ".join(columns)
-        values = ", ".join(f":{name}" for name in columns)
         with self.wrap_errors():
             async with transaction(self.writer):
-                await self.writer.execute(f"INSERT INTO experiments ({names}) VALUES ({values})", columns)
-            # The file itself knows the experiment from now on; were its -wal lost, the journal could be asked.
-            await self.writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+                await self._insert_experiment(new)
+            await self._checkpoint()
+
+    async def create_sweep(self, sweep: Sweep, experiments: Sequence[NewExperiment]) -> None:
+        with self.wrap_errors():
+            async with transaction(self.writer):
+                await self.writer.execute(statements.INSERT_SWEEP, asdict(sweep))
+                for new in experiments:
+                    await self._insert_experiment(new)
+            await self._checkpoint()
+
+    async def find_sweep(self, name: str) -> Sweep | None:
+        row = await self.fetch_one(statements.FIND_SWEEP, {"name": name})
+        return Sweep(**dict(row)) if row else None
+
+    async def list_sweep(self, sweep_id: SweepId) -> Sequence[Experiment]:
+        return [_experiment(row) for row in await self.fetch_all(statements.LIST_SWEEP, {"sweep_id": sweep_id})]
+
+    async def _insert_experiment(self, new: NewExperiment) -> None:
+        columns = experiment_columns(new)
+        names = ", ".join(columns)
+        values = ", ".join(f":{name}" for name in columns)
+        await self.writer.execute(f"INSERT INTO experiments ({names}) VALUES ({values})", columns)
+        prompts = [(columns[f"{role}_sha256"], columns[role], new.created_at) for role in PROMPT_COLUMNS]
+        await self.writer.executemany(statements.INSERT_PROMPT, [one for one in prompts if one[0] is not None])
+
+    async def _checkpoint(self) -> None:
+        """The file itself knows the experiment from now on; were its -wal lost, the journal could be asked."""
+        await self.writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def load_experiment(self, experiment_id: ExperimentId) -> Experiment:
         row = await self.fetch_one(statements.LOAD_EXPERIMENT, {"experiment_id": experiment_id})

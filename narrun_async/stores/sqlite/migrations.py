@@ -16,7 +16,6 @@ import aiosqlite
 from anyio import to_thread
 
 from narrun_async.errors import StorageError
-from narrun_async.models import text_sha256
 from narrun_async.stores.sqlite.connection import transaction
 
 # Columns in the predecessor's order; every name is read by R scripts that go on working. Ours follow after the gap.
@@ -87,6 +86,11 @@ EXPERIMENTS = {
     "n_errors": "INTEGER",
     "narrun_version": "TEXT",
     "python_version": "TEXT",
+    "system_prompt_sha256": "TEXT",
+    "user_template_sha256": "TEXT",
+    "sweep_id": "TEXT REFERENCES sweeps(sweep_id)",
+    "sweep_position": "INTEGER",
+    "sweep_settings": "TEXT",
     # `response_format: auto`: what the endpoint was found to obey, and every later run asks for
     "answer_format": "TEXT",
 }
@@ -210,6 +214,75 @@ SCRUBS = {
     "n_calls": "INTEGER NOT NULL",
 }
 
+# Every prompt once, however many experiments have it; the columns of `experiments` hold it, too, for R readers.
+PROMPTS = {
+    "sha256": "TEXT PRIMARY KEY",
+    "prompt_text": "TEXT NOT NULL",
+    "first_used_at": "TEXT",
+}
+
+# Experiments that were made together; each knows its sweep and its place in it.
+SWEEPS = {
+    "sweep_id": "TEXT PRIMARY KEY",
+    "sweep_name": "TEXT NOT NULL UNIQUE",
+    "definition_sha256": "TEXT NOT NULL",
+    "sweep_file": "TEXT",
+    "notes": "TEXT",
+    "created_at": "TEXT",
+}
+
+# Narratives that were drawn for people to read. What they said is kept, import by import; the latest one counts.
+REVIEWS = {
+    "review_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "experiment_id": "TEXT NOT NULL REFERENCES experiments(experiment_id)",
+    "drawn_at": "TEXT NOT NULL",
+    "seed": "INTEGER NOT NULL",
+    "strata": "TEXT NOT NULL",
+    "bands": "TEXT NOT NULL",
+    "allocation": "TEXT NOT NULL",
+    "n_population": "INTEGER NOT NULL",
+    "n_drawn": "INTEGER NOT NULL",
+    "narrun_version": "TEXT NOT NULL",
+}
+REVIEW_ITEMS = {
+    "review_id": "INTEGER NOT NULL REFERENCES reviews(review_id)",
+    "item_key": "TEXT NOT NULL",
+    "narrative_id": "INTEGER NOT NULL",
+    "stratum": "TEXT NOT NULL",
+    "stratum_size": "INTEGER NOT NULL",
+    "stratum_drawn": "INTEGER NOT NULL",
+}
+REVIEW_WORKBOOKS = {
+    "workbook_id": "TEXT PRIMARY KEY",
+    "review_id": "INTEGER NOT NULL REFERENCES reviews(review_id)",
+    "reader": "TEXT NOT NULL",
+    "role": "TEXT NOT NULL",
+    "is_blinded": "INTEGER NOT NULL",
+    "written_at": "TEXT NOT NULL",
+    "path": "TEXT NOT NULL",
+    "item_keys": "TEXT NOT NULL",
+}
+REVIEW_IMPORTS = {
+    "import_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "workbook_id": "TEXT NOT NULL REFERENCES review_workbooks(workbook_id)",
+    "imported_at": "TEXT NOT NULL",
+    "file_name": "TEXT NOT NULL",
+    "file_sha256": "TEXT NOT NULL",
+}
+REVIEW_LABELS = {
+    "import_id": "INTEGER NOT NULL REFERENCES review_imports(import_id)",
+    "item_key": "TEXT NOT NULL",
+    "label": "TEXT NOT NULL",
+    "comment": "TEXT",
+}
+REVIEW_TABLES: Mapping[str, Mapping[str, str]] = {
+    "reviews": REVIEWS,
+    "review_items": REVIEW_ITEMS,
+    "review_workbooks": REVIEW_WORKBOOKS,
+    "review_imports": REVIEW_IMPORTS,
+    "review_labels": REVIEW_LABELS,
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -219,7 +292,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs"})
+OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps", *REVIEW_TABLES})
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -238,21 +311,14 @@ Migration = Callable[[aiosqlite.Connection, Path], Awaitable[None]]
 
 
 async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None:
+    await _create_tables(connection, TABLES)
     for table, columns in TABLES.items():
-        present = await _column_names(connection, table)
-        if not present:
-            body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
-            await connection.execute(f"CREATE TABLE {table} ({body})")
-            continue
-        for name, declaration in columns.items():
-            if name not in present:
-                await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
+        await _add_missing_columns(connection, table, columns)
     for table, key in UNIQUE_KEYS.items():
         if not await _has_unique_index(connection, table, key):
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
     for statement in INDEXES:
         await connection.execute(statement)
-    await connection.create_function("text_sha256", 1, text_sha256_or_null, deterministic=True)
     await connection.execute(
         "UPDATE source_narratives SET text_sha256 = text_sha256(narrative_text) WHERE text_sha256 IS NULL"
     )
@@ -279,24 +345,11 @@ async def refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> Non
 
 
 async def _add_scrubs(connection: aiosqlite.Connection, path: Path) -> None:
-    body = ", ".join(f"{name} {declaration}" for name, declaration in SCRUBS.items())
-    await connection.execute(f"CREATE TABLE IF NOT EXISTS scrubs ({body})")
-
-
-async def _add_answer_format(connection: aiosqlite.Connection, path: Path) -> None:
-    if "answer_format" not in await _column_names(connection, "experiments"):
-        await connection.execute("ALTER TABLE experiments ADD COLUMN answer_format TEXT")
-
-
-def text_sha256_or_null(text: str | None) -> str | None:
-    """`text_sha256` as a function of SQL."""
-    return None if text is None else text_sha256(text)
+    await _create_tables(connection, {"scrubs": SCRUBS})
 
 
 async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Path) -> None:
-    for table, columns in {"servings": SERVINGS, "canary_answers": CANARY_ANSWERS}.items():
-        body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
-        await connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({body})")
+    await _create_tables(connection, {"servings": SERVINGS, "canary_answers": CANARY_ANSWERS})
     await connection.execute(
         "CREATE UNIQUE INDEX IF NOT EXISTS servings_key ON servings(experiment_id, model, system_fingerprint, server)"
     )
@@ -311,11 +364,53 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
     )
 
 
+async def _add_prompts_and_sweeps(connection: aiosqlite.Connection, path: Path) -> None:
+    await _create_tables(connection, {"prompts": PROMPTS, "sweeps": SWEEPS})
+    await _add_missing_columns(connection, "experiments", EXPERIMENTS)
+    await connection.execute("CREATE INDEX IF NOT EXISTS experiments_sweep ON experiments(sweep_id)")
+    for role in ("system_prompt", "user_template"):
+        await connection.execute(f"UPDATE experiments SET {role}_sha256 = text_sha256({role})")
+        await connection.execute(
+            f"INSERT INTO prompts SELECT {role}_sha256, {role}, MIN(created_at) FROM experiments"
+            f" WHERE {role} IS NOT NULL GROUP BY 1 ON CONFLICT (sha256) DO NOTHING"
+        )
+
+
+async def _add_reviews(connection: aiosqlite.Connection, path: Path) -> None:
+    await _create_tables(connection, REVIEW_TABLES)
+    for name, table, columns in (
+        ("review_items_key", "review_items", "review_id, item_key"),
+        ("review_items_narrative", "review_items", "review_id, narrative_id"),
+        ("review_workbooks_reader", "review_workbooks", "review_id, reader"),
+        ("review_labels_key", "review_labels", "import_id, item_key"),
+    ):
+        await connection.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table}({columns})")
+
+
+async def _add_answer_format(connection: aiosqlite.Connection, path: Path) -> None:
+    await _add_missing_columns(connection, "experiments", {"answer_format": EXPERIMENTS["answer_format"]})
+
+
+async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
+    for table, columns in tables.items():
+        body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
+        await connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({body})")
+
+
+async def _add_missing_columns(connection: aiosqlite.Connection, table: str, columns: Mapping[str, str]) -> None:
+    present = await _column_names(connection, table)
+    for name, declaration in columns.items():
+        if name not in present:
+            await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
+
+
 #: step N brings a database from version N to N + 1
 MIGRATIONS: tuple[Migration, ...] = (
     _create_or_adopt,
     _add_servings_and_canaries,
     _add_scrubs,
+    _add_prompts_and_sweeps,
+    _add_reviews,
     _add_answer_format,
 )
 SCHEMA_VERSION = len(MIGRATIONS)

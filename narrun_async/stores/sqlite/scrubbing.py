@@ -12,7 +12,7 @@ from narrun_async.errors import ExitCode, LockHeldError
 from narrun_async.models import Cohort, NarrativeId, ScrubRecord, TextHoldings
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
-from narrun_async.stores.sqlite.migrations import OUR_TABLES, text_sha256_or_null
+from narrun_async.stores.sqlite.migrations import OUR_TABLES
 
 #: table → columns that hold a narrative or words that other people's programs said about one
 TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -28,6 +28,7 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "attempts": ("error_message",),
     "canary_answers": ("error_message",),
+    "review_labels": ("comment",),
 }
 #: a run that the endpoint's refusal ended may repeat the endpoint's words; every other reason is a sentence of ours
 _REFUSED = int(ExitCode.CONFIGURATION)
@@ -92,7 +93,6 @@ class ScrubbingPart(Database):
     async def scrub_texts(self, *, narrun_version: str, host: str) -> ScrubRecord | None:
         with self.wrap_errors():
             await self.writer.execute("PRAGMA secure_delete=ON")
-            await self.writer.create_function("text_sha256", 1, text_sha256_or_null, deterministic=True)
             async with transaction(self.writer):
                 await self._remove_texts(narrun_version=narrun_version, host=host)
                 self.require_in_place()

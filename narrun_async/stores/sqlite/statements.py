@@ -99,6 +99,17 @@ LOAD_EXPERIMENT = "SELECT * FROM experiments WHERE experiment_id = :experiment_i
 
 LIST_EXPERIMENTS = "SELECT * FROM experiments ORDER BY created_at DESC, rowid DESC"
 
+INSERT_PROMPT = "INSERT INTO prompts VALUES (?, ?, ?) ON CONFLICT (sha256) DO NOTHING"
+
+INSERT_SWEEP = """
+INSERT INTO sweeps (sweep_id, sweep_name, definition_sha256, sweep_file, notes, created_at)
+VALUES (:sweep_id, :sweep_name, :definition_sha256, :sweep_file, :notes, :created_at)
+"""
+
+FIND_SWEEP = "SELECT * FROM sweeps WHERE sweep_name = :name"
+
+LIST_SWEEP = "SELECT * FROM experiments WHERE sweep_id = :sweep_id ORDER BY sweep_position"
+
 INSERT_RUN = """
 INSERT INTO runs (experiment_id, mode, selection, host, pid, narrun_version, concurrency, api_url, api_url_overridden,
                   started_at)
@@ -341,6 +352,77 @@ CROSS JOIN source_narratives AS s ON s.narrative_id = c.narrative_id
 LEFT JOIN narrative_results AS r
     ON r.experiment_id = c.experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
 WHERE c.experiment_id = :experiment_id
+"""
+
+# --- human review -----------------------------------------------------------------------------------------------------
+
+#: narratives of the cohort with an answer, and the answer of the other narrative of the case
+LIST_REVIEW_UNITS = """
+SELECT s.narrative_id, r.detected, r.confidence, o.narrative_id IS NOT NULL AS has_both,
+       COALESCE(p.error_occurred = 0 AND p.detected <> r.detected, 0) AS disagrees
+FROM source_narratives AS s
+CROSS JOIN narrative_results AS r
+    ON r.experiment_id = :experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+LEFT JOIN source_narratives AS o
+    ON o.incident_id = s.incident_id AND o.narrative_type <> s.narrative_type
+    AND o.data_checksum = s.data_checksum AND o.narrative_id <= :last_narrative_id
+LEFT JOIN narrative_results AS p
+    ON p.experiment_id = :experiment_id AND p.incident_id = o.incident_id AND p.narrative_type = o.narrative_type
+WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
+    AND r.error_occurred = 0 AND r.detected IS NOT NULL
+ORDER BY s.narrative_id
+"""
+
+INSERT_REVIEW = """
+INSERT INTO reviews (experiment_id, drawn_at, seed, strata, bands, allocation, n_population, n_drawn, narrun_version)
+VALUES (:experiment_id, :drawn_at, :seed, :strata, :bands, :allocation, :n_population, :n_drawn, :narrun_version)
+"""
+
+INSERT_REVIEW_ITEM = """
+INSERT INTO review_items (review_id, item_key, narrative_id, stratum, stratum_size, stratum_drawn)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+INSERT_REVIEW_WORKBOOK = """
+INSERT INTO review_workbooks (workbook_id, review_id, reader, role, is_blinded, written_at, path, item_keys)
+VALUES (:workbook_id, :review_id, :reader, :role, :is_blinded, :written_at, :path, :item_keys)
+"""
+
+INSERT_REVIEW_IMPORT = """
+INSERT INTO review_imports (workbook_id, imported_at, file_name, file_sha256)
+VALUES (:workbook_id, :imported_at, :file_name, :file_sha256)
+"""
+
+INSERT_REVIEW_LABEL = "INSERT INTO review_labels (import_id, item_key, label, comment) VALUES (?, ?, ?, ?)"
+
+LIST_REVIEWS = "SELECT * FROM reviews ORDER BY review_id"
+
+LIST_REVIEW_ITEMS = "SELECT * FROM review_items WHERE review_id = :review_id ORDER BY item_key"
+
+LIST_REVIEW_WORKBOOKS = "SELECT * FROM review_workbooks WHERE review_id = :review_id ORDER BY rowid"
+
+FIND_REVIEW_WORKBOOK = "SELECT review_id FROM review_workbooks WHERE workbook_id = :workbook_id"
+
+#: of each workbook, what its latest import says
+LIST_REVIEW_LABELS = """
+SELECT i.workbook_id, i.file_sha256, l.item_key, l.label, l.comment
+FROM review_imports AS i
+JOIN review_workbooks AS w ON w.workbook_id = i.workbook_id
+LEFT JOIN review_labels AS l ON l.import_id = i.import_id
+WHERE w.review_id = :review_id
+    AND i.import_id = (SELECT MAX(import_id) FROM review_imports WHERE workbook_id = i.workbook_id)
+ORDER BY i.import_id, l.item_key
+"""
+
+LIST_REVIEW_NARRATIVES = """
+SELECT t.item_key, s.narrative_id, s.incident_id, s.narrative_type, s.narrative_text, r.detected, r.confidence,
+       r.indicators, r.rationale
+FROM review_items AS t
+JOIN reviews AS v ON v.review_id = t.review_id
+JOIN source_narratives AS s ON s.narrative_id = t.narrative_id
+LEFT JOIN narrative_results AS r
+    ON r.experiment_id = v.experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
+WHERE t.review_id = :review_id ORDER BY t.item_key
 """
 
 ITER_RESULTS = "SELECT * FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id"

@@ -24,12 +24,13 @@ from narrun_async.stores.sqlite.migrations import (
     schema_version,
 )
 from narrun_async.stores.sqlite.results import ResultsPart
+from narrun_async.stores.sqlite.reviews import ReviewsPart
 from narrun_async.stores.sqlite.scrubbing import ScrubbingPart
 from narrun_async.stores.sqlite.sources import SourcesPart
 from narrun_async.stores.sqlite.verification import VerificationPart
 
 
-class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart):
+class SqliteStore(SourcesPart, ExperimentsPart, ResultsPart, VerificationPart, ScrubbingPart, ReviewsPart):
     """`ports.Store`."""
 
     #: the copy made before a migration, where there was one

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 NARRUN = (sys.executable, "-m", "narrun_async")
 
 #: nothing in these tests may take longer; a hang becomes a failure

@@ -1,0 +1,77 @@
+"""Makes the experiments of a sweep, all of them or none, and finds the sweep again that a file stands for."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from narrun_async.clock import local_now
+from narrun_async.config import ExperimentConfig
+from narrun_async.errors import UsageError
+from narrun_async.models import DataSource, Experiment, Sweep, SweepId, SweepPlace
+from narrun_async.operations.experiments import freeze_experiment, is_incomplete
+from narrun_async.ports import ExperimentStore, SourceStore, SweepStore
+
+
+class SweepingStore(SourceStore, ExperimentStore, SweepStore, Protocol):
+    """What making a sweep needs of a store."""
+
+
+async def begin_sweep(
+    store: SweepingStore,
+    *,
+    name: str,
+    definition_sha256: str,
+    notes: str | None,
+    sweep_file: Path,
+    cells: Sequence[tuple[Mapping[str, str], ExperimentConfig]],
+    source: DataSource,
+    log_root: Path,
+) -> Sequence[Experiment]:
+    """Freeze every experiment of a sweep and store them in one transaction.
+
+    :param cells: of each experiment what it is told apart by, and its configuration
+    :raises BadInputError: the data source holds no narratives
+    """
+    sweep = Sweep(
+        sweep_id=SweepId(str(uuid.uuid4())),
+        sweep_name=name,
+        definition_sha256=definition_sha256,
+        sweep_file=str(sweep_file.absolute()),
+        notes=notes,
+        created_at=local_now(),
+    )
+    experiments = [
+        await freeze_experiment(
+            store,
+            config,
+            source,
+            config_file=None,
+            log_root=log_root,
+            sweep=SweepPlace(sweep_id=sweep.sweep_id, position=position, settings=settings),
+        )
+        for position, (settings, config) in enumerate(cells, start=1)
+    ]
+    await store.create_sweep(sweep, experiments)
+    return await store.list_sweep(sweep.sweep_id)
+
+
+async def find_begun_sweep(store: SweepStore, *, name: str, definition_sha256: str) -> Sequence[Experiment] | None:
+    """The experiments of the sweep of that name, in their order; None where there is none yet.
+
+    :raises UsageError: it was begun with other experiments, which this file does not describe any more
+    """
+    sweep = await store.find_sweep(name)
+    if sweep is None:
+        return None
+    experiments = await store.list_sweep(sweep.sweep_id)
+    if sweep.definition_sha256 != definition_sha256:
+        n_open = sum(map(is_incomplete, experiments))
+        raise UsageError(
+            f"the sweep {name!r} was begun on {sweep.created_at} with other settings ({len(experiments)} experiments,"
+            f" {n_open} of them not complete)",
+            advice="give this one another `sweep.name`, or undo the change; `narrun resume ID` goes on with one",
+        )
+    return experiments

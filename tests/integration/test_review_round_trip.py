@@ -1,0 +1,376 @@
+"""A review over real files: drawn from a database, filled as a reader would, taken in, adjudicated, final."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sqlite3
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from narrun_async.app.reviewing import (
+    Readers,
+    adjudicate_review,
+    import_workbooks,
+    list_reviews,
+    rewrite_workbook,
+    sample_review,
+    show_review,
+    write_labels,
+)
+from narrun_async.clock import utc_now
+from narrun_async.errors import BadInputError, UsageError
+from narrun_async.metrics.sampling import DEFAULT_BANDS, Allocation, Stratifier
+from narrun_async.models import (
+    Attempt,
+    Detection,
+    ErrorCategory,
+    Failure,
+    Outcome,
+    PageCursor,
+    ProgressMark,
+    ReviewId,
+    Selection,
+    WorkItem,
+)
+from narrun_async.operations.reviewing import SampleRequest
+from narrun_async.stores import open_sqlite_writer
+
+#: what is hard to carry through a spreadsheet: escapes, line ends, formulas, blanks, letters beyond the first plane
+HARD_TEXTS = (
+    "=SUM(A1:A3) is how this account begins, and it is no formula.",
+    'First line.\nSecond line, with a tab\there and a quotation: "no".',
+    "  Two blanks before, one behind. ",
+    "An escape of Excel's, _x000D_ and _x005F_, stands in this account as it is.",
+    "Zażółć gęślą jaźń, 😐, and a replacement \ufffd.",
+    "'An apostrophe begins this account.",
+    "Long. " * 6000,
+    "1234567890123456789",
+)
+ONE = ReviewId(1)
+
+
+def outcome_of(item: WorkItem) -> Outcome:
+    """Every fifth narrative is detected, every eleventh an error; confidence in three bands."""
+    number = item.narrative_id
+    verdict = (
+        Failure(category=ErrorCategory.BAD_JSON, message="made up")
+        if number % 11 == 0
+        else Detection(
+            detected=number % 5 == 0,
+            confidence=(0.4, 0.7, 0.99)[number % 3],
+            indicators=("made-up sign",),
+            rationale="=a made-up reason",
+            parse_method="json",
+        )
+    )
+    attempt = Attempt(
+        narrative_id=item.narrative_id,
+        started_at=utc_now(),
+        duration_s=0.1,
+        error_category=verdict.category if isinstance(verdict, Failure) else None,
+        error_message=None,
+        http_status=200,
+        charged=True,
+    )
+    return Outcome(item=item, verdict=verdict, attempt=attempt)
+
+
+@pytest.fixture
+async def database(tmp_path: Path, build: Any) -> Path:
+    path = tmp_path / "experiments.db"
+    store = await open_sqlite_writer(path)
+    try:
+        hard = dict(enumerate(HARD_TEXTS))
+        source = build.source([build.narrative(number, text=hard.get(number)) for number in range(60)])
+        await store.add_source(source, on_conflict="error")
+        experiment = await build.experiment(store, source.checksum)
+        run_id = await store.begin_run(build.run_start(experiment))
+        items = await store.load_page(experiment, Selection.MISSING, run_id=run_id, after=PageCursor(), limit=99)
+        mark = ProgressMark(runtime_s=1.0, estimated_completion_time=None)
+        await store.write_batch(experiment.experiment_id, run_id, [outcome_of(item) for item in items], mark)
+    finally:
+        await store.aclose()
+    return path
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+async def draw(
+    database: Path, told: list[str], *, n: int = 60, readers: Sequence[str] = ("anna", "ben"), blinded: bool = True
+) -> list[Path]:
+    request = SampleRequest(n=n, stratifiers=list(Stratifier), bands=DEFAULT_BANDS, allocation=Allocation.EQUAL, seed=3)
+    wanted = Readers(names=readers, are_blinded=blinded)
+    out = database.parent / "reviews"
+    await sample_review(database, "latest", request, wanted, out, tell=told.append)
+    return [out / f"review-1-{reader}.xlsx" for reader in readers]
+
+
+Change = Callable[[Any, dict[str, int]], None]
+
+
+def fill(path: Path, label_of: Callable[[str], str | None] = lambda _: "no", change: Change | None = None) -> Path:
+    """As a reader does it: open, choose, save under another name."""
+    book = openpyxl.load_workbook(path)
+    sheet = book["review"]
+    columns = {cell.value: cell.column for cell in sheet[1]}
+    for row in range(2, sheet.max_row + 1):
+        sheet.cell(row, columns["label"]).value = label_of(sheet.cell(row, columns["key"]).value)
+    if change is not None:
+        change(sheet, columns)
+    filled = path.with_name(f"filled-{path.name}")
+    book.save(filled)
+    return filled
+
+
+async def take(database: Path, told: list[str], *files: Path, partial: bool = False, replace: bool = False) -> None:
+    await import_workbooks(database, files, accepts_partial=partial, replaces=replace, tell=told.append)
+
+
+def n_labels(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as db:
+        return int(db.execute("SELECT COUNT(*) FROM review_labels").fetchone()[0])
+
+
+async def shown(database: Path) -> dict[str, Any]:
+    (text,) = await show_review(database, ONE, as_json=True)
+    return dict(json.loads(text))
+
+
+async def test_sample_fill_import_adjudicate_and_every_label_is_final(database: Path, told: list[str]) -> None:
+    anna, ben = await draw(database, told)
+    assert [path.stat().st_mode & 0o777 for path in (anna, ben)] == [0o600, 0o600]
+    assert any("hold narratives" in line for line in told)
+
+    # Two readers who differ on every key that ends in 7, and one of whom cannot tell on those in 3.
+    of_anna = fill(anna, lambda key: "yes" if key[-1] in "157" else "no")
+    of_ben = fill(ben, lambda key: "cannot tell" if key[-1] == "3" else "yes" if key[-1] in "15" else "no")
+    await take(database, told, of_anna, of_ben)
+    before = await shown(database)
+    keys = [final["item_key"] for final in before["final_labels"]]
+    disputed = [key for key in keys if key[-1] in "37"]
+    assert before["n_disputed"] == len(disputed) > 0
+    assert any("anna and ben agree on" in line for line in told)
+
+    await adjudicate_review(database, ONE, "cleo", database.parent / "reviews", tell=told.append)
+    of_cleo = database.parent / "reviews" / "review-1-cleo.xlsx"
+    sheet = openpyxl.load_workbook(of_cleo)["review"]
+    header = [cell.value for cell in sheet[1]]
+    assert "reader 1" in header and "anna" not in str(header)
+    assert sorted(row[0].value for row in sheet.iter_rows(min_row=2)) == disputed
+    await take(database, told, fill(of_cleo, lambda key: "yes" if key[-1] == "7" else "no"))
+
+    after = await shown(database)
+    assert (after["n_disputed"], after["n_final"]) == (0, len(keys))
+    assert {final["item_key"]: final["is_positive"] for final in after["final_labels"]} == {
+        key: key[-1] in "157" for key in keys
+    }
+    weights = sum(final["weight"] for final in after["final_labels"])
+    assert weights == pytest.approx(after["n_population"]) and after["n_population"] == 55  # five are errors
+
+    target = database.parent / "labels.csv"
+    assert await write_labels(database, ONE, target) == len(keys)
+    rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8"))))
+    assert {row["item_key"] for row in rows} == set(keys)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert "narrative_text" not in rows[0]
+
+
+async def test_the_manual_flags_and_the_results_stay_as_they_were(database: Path, told: list[str]) -> None:
+    def everything() -> list[Any]:
+        with closing(sqlite3.connect(database)) as db:
+            tables = ("source_narratives", "narrative_results", "experiments", "attempts", "runs")
+            return [db.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+
+    before = everything()
+    anna, _ = await draw(database, told)
+    await take(database, told, fill(anna))
+    assert everything() == before
+
+
+async def test_hard_texts_come_back_as_they_were_written(database: Path, told: list[str]) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    sheet = openpyxl.load_workbook(anna)["review"]
+    assert all(cell.data_type != "f" for row in sheet.iter_rows() for cell in row)
+    await take(database, told, fill(anna))
+    assert n_labels(database) == 55
+
+
+async def test_a_blinded_workbook_says_nothing_of_the_model(database: Path, told: list[str]) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    with zipfile.ZipFile(anna) as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist()).decode("utf-8", "replace")
+    assert "made-up sign" not in content and "predicted" not in content and "made-up reason" not in content
+
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("DELETE FROM review_workbooks")
+        db.commit()
+    database.with_name("reviews").rename(database.with_name("old"))
+    request_told: list[str] = []
+    (seen,) = await draw_again(database, request_told)
+    sheet = openpyxl.load_workbook(seen)["review"]
+    assert "model says" in [cell.value for cell in sheet[1]]
+
+
+async def draw_again(database: Path, told: list[str]) -> list[Path]:
+    request = SampleRequest(n=9, stratifiers=[], bands=(), allocation=Allocation.PROPORTIONAL, seed=None)
+    out = database.parent / "reviews"
+    await sample_review(database, "latest", request, Readers(names=["dora"], are_blinded=False), out, tell=told.append)
+    return [out / "review-2-dora.xlsx"]
+
+
+def swap_texts(sheet: Any, columns: dict[str, int]) -> None:
+    """As sorting one column does it."""
+    first, second = sheet.cell(2, columns["narrative_text"]), sheet.cell(3, columns["narrative_text"])
+    first.value, second.value = second.value, first.value
+
+
+def edit_id(sheet: Any, columns: dict[str, int]) -> None:
+    sheet.cell(2, columns["incident_id"]).value = "another"
+
+
+def drop_row(sheet: Any, columns: dict[str, int]) -> None:
+    sheet.delete_rows(4)
+
+
+def add_row(sheet: Any, columns: dict[str, int]) -> None:
+    for column in columns.values():
+        sheet.cell(sheet.max_row + (column == 1), column).value = sheet.cell(2, column).value
+
+
+def rename_column(sheet: Any, columns: dict[str, int]) -> None:
+    sheet.cell(1, columns["label"]).value = "Label "
+
+
+def repeat_column(sheet: Any, columns: dict[str, int]) -> None:
+    sheet.cell(1, len(columns) + 1).value = "label"
+
+
+def no_label(sheet: Any, columns: dict[str, int]) -> None:
+    sheet.cell(3, columns["label"]).value = "perhaps"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (swap_texts, "row 2: narrative_text is not what was written beside"),
+        (edit_id, "row 2: incident_id is not what was written beside"),
+        (drop_row, "1 of 55 rows are missing"),
+        (add_row, "have the same key"),
+        (rename_column, "the column label is missing from the first row"),
+        (repeat_column, "the column label is there twice"),
+        (no_label, "the label in row 3 is none of"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_a_workbook_that_was_tampered_with_is_refused_and_nothing_is_taken(
+    database: Path, told: list[str], change: Change, sentence: str
+) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    with pytest.raises(BadInputError) as caught:
+        await take(database, told, fill(anna, change=change))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value) and "Synthetic account" not in str(caught.value)
+    assert n_labels(database) == 0
+
+
+def reverse_rows(sheet: Any, columns: dict[str, int]) -> None:
+    rows = [[cell.value for cell in row] for row in sheet.iter_rows(min_row=2)]
+    for number, values in enumerate(reversed(rows), start=2):
+        for column, value in enumerate(values, start=1):
+            cell = sheet.cell(number, column)
+            cell.value = value
+            cell.data_type = "s" if isinstance(value, str) else "n"  # what begins with = is no formula here
+
+
+async def test_rows_in_another_order_are_told_and_read_by_their_keys(database: Path, told: list[str]) -> None:
+    anna, ben = await draw(database, told)
+    label = dict.fromkeys(("R1-0004", "R1-0009"), "yes")
+    await take(database, told, fill(anna, lambda key: label.get(key, "no"), reverse_rows))
+    assert any("another order" in line for line in told)
+    await take(database, told, fill(ben, lambda key: label.get(key, "no")))
+    assert any("anna and ben agree on 55 of 55" in line for line in told)
+    assert (await shown(database))["n_positive"] == 2
+
+
+async def test_files_that_are_no_review_of_this_database_are_refused(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    anna, _ = await draw(database, told)
+    filled = fill(anna)
+    other = tmp_path / "other.db"
+    store = await open_sqlite_writer(other)
+    await store.aclose()
+    with pytest.raises(BadInputError, match="was not written from this database"):
+        await take(other, told, filled)
+
+    plain = tmp_path / "plain.xlsx"
+    openpyxl.Workbook().save(plain)
+    table = tmp_path / "table.csv"
+    table.write_text("key,label\nR1-0001,yes\n")
+    (tmp_path / "cut.xlsx").write_bytes(filled.read_bytes()[:2000])
+    for path, sentence in (
+        (plain, "no review workbook of narrun"),
+        (table, "no review workbook of narrun"),
+        (tmp_path / "cut.xlsx", "damaged or cut short"),
+        (tmp_path / "none.xlsx", "there is no such file"),
+    ):
+        with pytest.raises(BadInputError, match=sentence):
+            await take(database, told, path)
+    assert n_labels(database) == 0
+
+
+async def test_labels_are_replaced_only_on_request_and_earlier_ones_are_kept(database: Path, told: list[str]) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    await take(database, told, fill(anna))
+    await take(database, told, anna.with_name(f"filled-{anna.name}"))
+    assert any("nothing changed" in line for line in told)
+    changed = shutil.copy(fill(anna, lambda key: "yes"), database.parent / "changed.xlsx")
+    with pytest.raises(BadInputError, match="55 of them differ here"):
+        await take(database, told, Path(changed))
+    await take(database, told, Path(changed), replace=True)
+    assert (await shown(database))["n_positive"] == 55
+    assert n_labels(database) == 2 * 55
+
+
+async def test_a_workbook_can_be_written_again_and_is_the_same(database: Path, told: list[str]) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    first = [[cell.value for cell in row] for row in openpyxl.load_workbook(anna)["review"].iter_rows()]
+    anna.unlink()
+    await rewrite_workbook(database, ONE, "anna", anna.parent, tell=told.append)
+    again = [[cell.value for cell in row] for row in openpyxl.load_workbook(anna)["review"].iter_rows()]
+    assert again == first
+    await take(database, told, fill(anna))
+    with pytest.raises(UsageError, match="has no workbook for 'nobody'"):
+        await rewrite_workbook(database, ONE, "nobody", anna.parent, tell=told.append)
+
+
+async def test_what_cannot_be_drawn_or_decided_is_said(database: Path, told: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no review 1"):
+        await show_review(database, ONE, as_json=False)
+    assert await list_reviews(database) == ["no reviews yet"]
+    await draw(database, told, n=5, readers=["anna"])
+    with pytest.raises(UsageError, match="nothing to adjudicate"):
+        await adjudicate_review(database, ONE, "cleo", tmp_path, tell=told.append)
+    assert len(await list_reviews(database)) == 2
+
+
+async def test_a_row_without_a_label_is_left_out_on_request(database: Path, told: list[str]) -> None:
+    (anna,) = await draw(database, told, readers=["anna"])
+    half = fill(anna, lambda key: "no" if key[-1] in "02468" else None)
+    with pytest.raises(BadInputError, match="rows have no label"):
+        await take(database, told, half)
+    await take(database, told, half, partial=True)
+    assert n_labels(database) == 27
+    assert (await shown(database))["n_final"] == 27
