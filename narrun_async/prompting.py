@@ -97,8 +97,8 @@ def bound_probe_bodies(fields: RequestFields, response_format: Mapping[str, obje
     JSON answers with JSON. It holds nothing of any narrative or prompt.
 
     :param response_format: takes the place of that of the experiment; None: a plain question, for comparison
-    :returns: the body to send and, where the configuration names no limit of an answer, one without any: servers differ
-        in what they call it, and some refuse the other name
+    :returns: the body to send, and one to send where that is refused: with the limit that the experiment has, or none.
+        Servers differ in what they call it and in how much they grant
     """
     # OpenAI refuses json_object where nobody speaks of JSON.
     text = PROBE_TEXT if response_format is None else f"{PROBE_TEXT} Do not use JSON unless you have to."
@@ -106,9 +106,9 @@ def bound_probe_bodies(fields: RequestFields, response_format: Mapping[str, obje
     request.pop("response_format", None)
     if response_format is not None:
         request["response_format"] = response_format
-    limit = fields.max_tokens or fields.max_completion_tokens
-    limited = _encode({**request, fields.limit_name: min(limit or BOUND_PROBE_TOKENS, BOUND_PROBE_TOKENS)})
-    return (limited,) if limit else (limited, _encode(request))
+    limited = _encode({**request, fields.limit_name: BOUND_PROBE_TOKENS})
+    limit = fields.max_tokens or fields.max_completion_tokens or 0
+    return (limited,) if limit >= BOUND_PROBE_TOKENS else (limited, _encode(request))
 
 
 def _asking(text: str) -> list[dict[str, str]]:

@@ -102,7 +102,7 @@ def test_a_bound_question_has_the_options_of_the_experiment_and_nothing_of_its_p
         system_prompt="canary system",
         user_template="canary user <<TEXT>>",
         temperature=0.2,
-        max_completion_tokens=900,
+        max_completion_tokens=9000,
         reasoning_effort="high",
         response_format={"type": "text"},
         further={"top_k": 5},
@@ -116,7 +116,7 @@ def test_a_bound_question_has_the_options_of_the_experiment_and_nothing_of_its_p
         "model": "m",
         "messages": [{"role": "user"}],
         "temperature": 0.2,
-        "max_completion_tokens": 900,
+        "max_completion_tokens": BOUND_PROBE_TOKENS,
         "reasoning_effort": "high",
         "top_k": 5,
         "stream": False,
@@ -127,17 +127,13 @@ def test_a_bound_question_has_the_options_of_the_experiment_and_nothing_of_its_p
     assert json.loads(plain)["messages"][0]["content"] == PROBE_TEXT
 
 
-def test_where_no_limit_is_configured_a_bound_question_is_tried_with_one_and_then_without() -> None:
-    fields = RequestFields(model="m", user_template="<<TEXT>>")
-    limited, unlimited = (json.loads(body) for body in bound_probe_bodies(fields, None))
+@pytest.mark.parametrize("limit", [None, 30])
+def test_a_bound_question_that_is_refused_is_tried_with_the_limit_of_the_experiment(limit: int | None) -> None:
+    fields = RequestFields(model="m", user_template="<<TEXT>>", max_tokens=limit)
+    limited, as_configured = (json.loads(body) for body in bound_probe_bodies(fields, None))
     assert limited.pop("max_tokens") == BOUND_PROBE_TOKENS
-    assert limited == unlimited
-
-
-def test_a_bound_question_is_limited_however_long_answers_may_be() -> None:
-    fields = RequestFields(model="m", user_template="<<TEXT>>", max_tokens=100_000)
-    (body,) = bound_probe_bodies(fields, None)
-    assert json.loads(body)["max_tokens"] == BOUND_PROBE_TOKENS
+    assert as_configured.pop("max_tokens", None) == limit
+    assert limited == as_configured
 
 
 def test_repr_shows_no_prompt() -> None:
