@@ -11,6 +11,7 @@
     │   ├── BudgetSpentError              --max-tokens-total or --max-cost is reached
     │   └── ServingChangedError           another model answers, and --on-model-change is `stop`
     └── ConfigurationError           78   a setting, a credential or a model name is wrong
+        ├── MissingPackageError           an optional package is not installed
         ├── FatalEndpointError            the endpoint refuses this configuration
         └── RepeatedFailureError          narrative after narrative fails in the same way
 
@@ -164,6 +165,15 @@ class ConfigurationError(NarrunError):
     """A setting, a credential or a file of the configuration is wrong."""
 
     exit_code = ExitCode.CONFIGURATION
+
+
+class MissingPackageError(ConfigurationError):
+    """What was asked for needs a package that comes with an extra of this program."""
+
+    def __init__(self, *, wanted: str, package: str) -> None:
+        self.wanted = wanted
+        self.package = package
+        super().__init__(f"{wanted} needs {package}, which is not installed", advice="`make analysis` installs it")
 
 
 class FatalEndpointError(ConfigurationError):

@@ -14,6 +14,7 @@ from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
     CanaryCounts,
     Cohort,
+    CohortRow,
     DataSource,
     Experiment,
     ExperimentId,
@@ -240,6 +241,12 @@ class ResultStore(Protocol):
 
     def iter_results(self, experiment_id: ExperimentId) -> AsyncIterator[Mapping[str, object]]:
         """Result rows in cohort order, as column → value."""
+
+    def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
+        """Every narrative of the cohort in its order, with its result where there is one.
+
+        Of an experiment whose cohort nobody recorded, the narratives that have a result.
+        """
 
 
 class VerificationStore(Protocol):

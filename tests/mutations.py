@@ -140,6 +140,34 @@ LEFT JOIN narrative_results AS r
         "        if isinstance(verdict, Detection):\n",
         tests=("tests/unit/test_error_guard.py",),
     ),
+    Mutation(
+        name="texts copied to be browsed",
+        file="narrun_async/stores/sqlite/browsing.py",
+        old="if with_text or name not in withheld_columns(table)",
+        new="if True or name not in withheld_columns(table)",
+        tests=("tests/crash/test_browse.py", "-k", "no_address or filter_on_a_text"),
+    ),
+    Mutation(
+        name="browsing without the secret of the link",
+        file="narrun_async/reporting/browse/guard.py",
+        old='        if not self._is_secret(self._cookie(headers.get(b"cookie", ""))):\n',
+        new="        if False:\n",
+        tests=("tests/crash/test_browse.py", "-k", "without_the_link"),
+    ),
+    Mutation(
+        name="texts sorted in a temporary file for an export",
+        file="narrun_async/stores/sqlite/statements.py",
+        old="SELECT r.* FROM (\n    SELECT result_id FROM",
+        new="SELECT r.* FROM (\n    SELECT * FROM",
+        tests=("tests/crash/test_export_command.py", "-k", "temporary_file"),
+    ),
+    Mutation(
+        name="exported texts cut without a word",
+        file="narrun_async/reporting/exports/narrowing.py",
+        old="        self._n_cut[series.name] += too_long\n",
+        new="",
+        tests=("tests/unit/test_typed_exports.py",),
+    ),
 )
 
 

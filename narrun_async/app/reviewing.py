@@ -28,8 +28,7 @@ from narrun_async.operations.reviewing import (
 )
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.reporting.review_lines import HOLDS_TEXTS, ReviewCounts, raw_agreement_line, review_lines
-from narrun_async.reporting.review_workbook import WorkbookRows, write_review_workbook
-from narrun_async.reporting.spreadsheets import cell_text
+from narrun_async.reporting.review_workbook import WorkbookRows, shown_text, write_review_workbook
 from narrun_async.reporting.wording import aligned
 from narrun_async.stores import SqliteStore
 
@@ -124,7 +123,7 @@ async def _import(store: SqliteStore, file: Path, *, accepts_partial: bool, repl
     filled = read_review_workbook(file)
     state, workbook = await find_workbook(store, filled)
     narratives = {one.item_key: one for one in await store.load_review_narratives(workbook.review_id)}
-    texts = {key: comparable_text(cell_text(one.narrative_text or "")) for key, one in narratives.items()}
+    texts = {key: comparable_text(shown_text(one.narrative_text or "")) for key, one in narratives.items()}
     judged = judge_workbook(
         filled, workbook, state, narratives, shown_text=texts, accepts_partial=accepts_partial, replaces=replaces
     )

@@ -10,6 +10,7 @@ from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
+from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
     RunPlan,
@@ -27,7 +28,7 @@ from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.models import Experiment, ExperimentStatus, Selection
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.reporting.banner import Banner, answer_words, banner_lines
-from narrun_async.reporting.exports import export_results
+from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
@@ -172,19 +173,31 @@ async def _finish(
         await export_files(store, plan.experiment, request.export_root, tell)
     for line in summary_lines(result.summary, simulated=endpoint.is_simulated):
         say(line)
+    if result.verdict.status is ExperimentStatus.COMPLETED:
+        await _say_intervals(store, plan.experiment, tell, say)
     say(f"status     {result.verdict.status.value}: {result.verdict.why}")
+
+
+async def _say_intervals(store: SqliteStore, experiment: Experiment, tell: Tell, say: Tell) -> None:
+    try:
+        lines = await lines_at_the_end(store, experiment)
+    except Exception as error:  # the run is complete; nothing that keeps its measures from being told may change that
+        tell(f"NOTE: the intervals could not be computed ({type(error).__name__}); see `narrun metrics`")
+        return
+    for line in lines:
+        say(line)
 
 
 async def export_files(store: SqliteStore, experiment: Experiment, directory: Path, tell: Tell) -> None:
     """Write the files that the configuration asks for; a failure is told and changes nothing else."""
     try:
-        paths = await export_results(store, experiment, directory, formats=("csv", "json"))
-        columns = {f"{path.suffix.removeprefix('.')}_file": str(path) for path in paths}
+        exported = await export_results(store, experiment, directory, ExportOptions(formats=("csv", "json")))
+        columns = {f"{name}_file": str(path) for name, path in exported.files.items()}
         await store.update_experiment(experiment.experiment_id, columns)
     except NarrunError as error:
         tell(f"the export failed, the results are safe in the database: {error}")
         return
-    tell("exported   " + ", ".join(str(path) for path in paths))
+    tell("exported   " + ", ".join(str(path) for path in exported.paths))
 
 
 def tell_plan(plan: RunPlan, tell: Tell) -> None:

@@ -13,7 +13,8 @@ from narrun_async.clock import local_now
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
 from narrun_async.progress.live_view import live_lines
-from narrun_async.reporting.exports import ExportFormat, export_results
+from narrun_async.reporting.exports import ExportedFiles, ExportOptions, export_results
+from narrun_async.reporting.r_snippet import r_snippet
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import (
     ExperimentLine,
@@ -25,7 +26,7 @@ from narrun_async.reporting.tables import (
     summary_json,
     summary_lines,
 )
-from narrun_async.reporting.wording import percent_text
+from narrun_async.reporting.wording import SIMULATED, percent_text
 from narrun_async.statuses import shown_status
 from narrun_async.stores import SqliteStore, database_is_locked
 
@@ -116,24 +117,32 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
     return StatusView(lines=lines, is_running=status is ExperimentStatus.RUNNING)
 
 
-async def export_experiment(
-    database: Path,
-    wanted: str,
-    directory: Path,
-    *,
-    formats: Sequence[ExportFormat],
-    with_text: bool,
-    excel_safe: bool = False,
-) -> Sequence[Path]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """An export, and what its reader should know."""
+
+    files: ExportedFiles
+    notices: Sequence[str]
+
+
+async def export_experiment(database: Path, wanted: str, directory: Path, options: ExportOptions) -> Exported:
     """Write the results into files; the database is only read.
 
+    :raises MissingPackageError: a format needs a package that is not installed
     :raises StorageError: a file cannot be written; none is left half done
     """
     async with reading(database) as store:
         experiment = await find_shown(store, wanted)
-        return await export_results(
-            store, experiment, directory, formats=formats, with_text=with_text, excel_safe=excel_safe
-        )
+        files = await export_results(store, experiment, directory, options)
+    notices = [f"NOTE: {remark}" for remark in files.remarks]
+    return Exported(files=files, notices=[*notices, SIMULATED] if is_simulated(experiment) else notices)
+
+
+async def r_snippet_lines(database: Path, wanted: str, *, with_text: bool) -> Sequence[str]:
+    """R code that reads this experiment from the database."""
+    async with reading(database) as store:
+        experiment = await find_shown(store, wanted)
+    return r_snippet(database.resolve(), experiment, with_text=with_text)
 
 
 async def find_shown(store: SqliteStore, wanted: str) -> Experiment:

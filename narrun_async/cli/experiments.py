@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from narrun_async.reporting.exports import ExportFormat
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 ExperimentArgument = Annotated[str, typer.Argument(help="Its id, a prefix, or `latest`.", show_default=False)]
@@ -77,7 +80,12 @@ def export(
     directory: Annotated[Path, typer.Option("--export-dir", help="Where the files go.")] = Path("exports"),
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="csv, json, xlsx. [default: csv, json]", show_default=False),
+        typer.Option(
+            "--format",
+            help="csv, json, jsonl, xlsx, parquet, dta (Stata), sav (SPSS), xpt (SAS); may be repeated."
+            " [default: csv, json]",
+            show_default=False,
+        ),
     ] = None,
     with_text: Annotated[
         bool, typer.Option("--with-text", help="Include narratives and what quotes them. They are sensitive.")
@@ -86,28 +94,53 @@ def export(
         bool,
         typer.Option("--excel-safe", help="In the csv, an apostrophe before texts that Excel would take for formulas."),
     ] = False,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin the csv with a byte order mark, by which Excel knows UTF-8.")
+    ] = False,
+    xpt_version: Annotated[
+        int,
+        typer.Option(
+            "--xpt-version", help="5: every SAS reads it, names of 8 letters, texts of 200 bytes. 8: longer ones."
+        ),
+    ] = 5,
+    r_snippet: Annotated[
+        bool, typer.Option("--r-snippet", help="Write no file; print R code that reads the database itself.")
+    ] = False,
 ) -> None:
-    """Write the results of an experiment into files."""
-    from narrun_async.app.showing import export_experiment
+    """Write the results of an experiment into files.
 
-    export_results = partial(
-        export_experiment,
-        chosen_database(database),
-        experiment,
-        directory,
+    Beside them a codebook explains every column, and says what a format could not hold.
+    """
+    from narrun_async.app.showing import export_experiment, r_snippet_lines
+    from narrun_async.reporting.exports import ExportOptions
+
+    path = chosen_database(database)
+    if r_snippet:
+        _print(anyio.run(partial(r_snippet_lines, path, experiment, with_text=with_text)))
+        return
+    if xpt_version not in (5, 8):
+        raise UsageError(f"--xpt-version must be 5 or 8, not {xpt_version}")
+    options = ExportOptions(
         formats=_chosen_formats(formats or ["csv", "json"]),
         with_text=with_text,
         excel_safe=excel_safe,
+        bom=bom,
+        xpt_version=8 if xpt_version == 8 else 5,
     )
-    _print(str(path) for path in anyio.run(export_results))
+    exported = anyio.run(export_experiment, path, experiment, directory, options)
+    _print(str(one) for one in exported.files.paths)
+    for notice in exported.notices:
+        typer.echo(notice, err=True)
 
 
-def _chosen_formats(wanted: list[str]) -> list[Literal["csv", "json", "xlsx"]]:
-    formats: dict[str, Literal["csv", "json", "xlsx"]] = {"csv": "csv", "json": "json", "xlsx": "xlsx"}
+def _chosen_formats(wanted: list[str]) -> list[ExportFormat]:
+    from narrun_async.reporting.exports import EXPORT_FORMATS
+
+    known = {str(one): one for one in EXPORT_FORMATS}
     for one in wanted:
-        if one not in formats:
-            raise UsageError(f"--format must be csv, json or xlsx, not {one[:20]!r}")
-    return [formats[one] for one in wanted]
+        if one not in known:
+            raise UsageError(f"--format must be one of {', '.join(known)}, not {one[:20]!r}")
+    return [known[one] for one in wanted]
 
 
 def _print(lines: Iterable[str]) -> None:

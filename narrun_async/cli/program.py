@@ -11,9 +11,11 @@ import typer
 
 from narrun_async import __version__
 from narrun_async.cli import (
+    browse,
     configurations,
     data,
     estimate,
+    evaluate,
     examine,
     experiments,
     privacy,
@@ -55,9 +57,11 @@ def _common(
 
 run.register(app)
 experiments.register(app)
+browse.register(app)
 data.register(app)
 configurations.register(app)
 estimate.register(app)
+evaluate.register(app)
 examine.register(app)
 privacy.register(app)
 review.register(app)

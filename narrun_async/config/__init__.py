@@ -18,15 +18,19 @@ from narrun_async.config.sections import (
     SimulationSection,
 )
 from narrun_async.config.snapshots import (
+    NOT_SET,
     Difference,
     config_from_snapshot,
     diff_snapshots,
+    digest_text,
+    settings_of_snapshot,
     snapshot_json,
     snapshot_sha256,
 )
 from narrun_async.config.urls import expand_fields, expand_url, resolve_api_key
 
 __all__ = [
+    "NOT_SET",
     "DataSection",
     "Difference",
     "ExperimentConfig",
@@ -41,11 +45,13 @@ __all__ = [
     "apply_environment",
     "config_from_snapshot",
     "diff_snapshots",
+    "digest_text",
     "expand_fields",
     "expand_url",
     "notices",
     "parse_config",
     "resolve_api_key",
+    "settings_of_snapshot",
     "snapshot_json",
     "snapshot_sha256",
 ]

@@ -21,6 +21,8 @@ from narrun_async.errors import ConfigurationError
 MAX_SHOWN_CHARS = 100
 _ALWAYS_HIDDEN = frozenset({"prompt.system_prompt", "prompt.user_template"})
 _ABSENT = object()
+#: how a setting without a value is shown
+NOT_SET = "not set"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,27 @@ def diff_snapshots(stored: str, current: str) -> list[Difference]:
     ]
 
 
+def settings_of_snapshot(snapshot: str) -> dict[str, str]:
+    """Every setting that is set, by its dotted key, as a short text; prompts and long texts by the first digits of
+    their SHA-256.
+
+    :raises ConfigurationError: the text is no snapshot
+    """
+    return {key: _shortest(key, value) for key, value in _settings(snapshot).items()}
+
+
+def digest_text(text: str) -> str:
+    """A text that is not shown, by its SHA-256."""
+    return f"sha256 {_sha256(text)[:8]}"
+
+
+def _shortest(key: str, value: object) -> str:
+    if isinstance(value, str):
+        is_hidden = key in _ALWAYS_HIDDEN or len(value) > MAX_SHOWN_CHARS or "\n" in value
+        return digest_text(value) if is_hidden else value
+    return _shown(value, hidden=False)
+
+
 def _same(one: object, other: object) -> bool:
     # 1 == True in Python, also inside lists; as JSON they differ
     if one is _ABSENT or other is _ABSENT:
@@ -129,7 +152,7 @@ def _difference(key: str, stored: object, current: object) -> Difference:
 
 def _shown(value: object, hidden: bool) -> str:
     if value is _ABSENT:
-        return "not set"
+        return NOT_SET
     if hidden and isinstance(value, str):
         return f"{len(value):,} characters, sha256 {_sha256(value)[:12]}…"
     text = json.dumps(value, ensure_ascii=False)

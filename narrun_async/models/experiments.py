@@ -191,6 +191,35 @@ class ResultCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CohortRow:
+    """One narrative of a cohort and what became of it, for counting: labels, verdict and lengths, never a text."""
+
+    incident_id: str
+    #: `cme` or `le`
+    narrative_type: str
+    #: 0/1: the flag of this narrative; None where unlabelled
+    manual_flag_ind: int | None
+    #: 0/1: the flag of the case; None where unlabelled
+    manual_flag: int | None
+    #: characters of the text; None where it was scrubbed
+    text_chars: int | None
+    #: what ingesting noticed, separated by commas; empty: nothing; None: nobody looked
+    text_flags: str | None
+    #: False: there is no row yet, and all that follows is None
+    has_result: bool
+    #: 0/1; None where there is no usable answer
+    detected: int | None
+    #: 0 to 1, as the model gave it
+    confidence: float | None
+    #: None: the row is no error
+    error_category: str | None
+    #: why the narrative was not sent; None where it was
+    skip_reason: str | None
+    #: the narrative whose answer this is, because both have the same text
+    copied_from: NarrativeId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryCounts:
     """Narratives that were asked again in mid-run, and what became of their answers."""
 

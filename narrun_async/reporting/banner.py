@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from narrun_async.config import ModelSection
 from narrun_async.models import AnswerFormat
+from narrun_async.reporting.wording import SIMULATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,5 +66,5 @@ def banner_lines(banner: Banner) -> Sequence[str]:
     if banner.is_overridden:
         lines.append("NOTE: --api-url replaces the URL that this experiment was created with; the run records it.")
     if banner.is_simulated:
-        lines.append("SIMULATED: the answers come from a keyword rule and mean nothing.")
+        lines.append(SIMULATED)
     return lines

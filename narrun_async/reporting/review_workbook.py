@@ -23,8 +23,8 @@ from narrun_async.models.reviews import (
     REVIEW_SHEET,
     WRITTEN_COLUMNS,
 )
-from narrun_async.reporting.exports import indicator_list
-from narrun_async.reporting.spreadsheets import cell_text
+from narrun_async.reporting.exports.plain_text import indicator_list
+from narrun_async.reporting.exports.workbook import cell_text
 
 _MODEL_COLUMNS = ("model says", "model's confidence", "model's indicators", "model's rationale")
 #: in characters
@@ -75,6 +75,11 @@ class WorkbookRows:
     earlier: Sequence[Mapping[str, ReadLabel]] = field(repr=False, default=())
 
 
+def shown_text(text: str) -> str:
+    """What a cell holds of a text: all of it, unless it is longer than cells can be."""
+    return cell_text(text)[0]
+
+
 def write_review_workbook(path: Path, rows: WorkbookRows) -> None:
     """Write it whole or not at all, readable by its owner only; a file of that name is replaced.
 
@@ -123,7 +128,7 @@ def _write_review(book: Any, rows: WorkbookRows) -> None:
         sheet.set_column(place, place, _WIDTHS.get(name, _USUAL_WIDTH))
     n_locked = len(columns) - 2
     for number, key in enumerate(rows.workbook.item_keys, start=1):
-        cells = [cell_text(value) for value in _cells(rows, key)]
+        cells = [shown_text(value) for value in _cells(rows, key)]
         # Not every program fits rows to wrapped text by itself.
         sheet.set_row(number, _height_of(cells, columns))
         for place, value in enumerate(cells):

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.cells import cell_len
 
+SIMULATED = "SIMULATED: the answers come from a keyword rule and mean nothing."
+
 _HOUR_S = 3600
 #: from here on hours alone say little
 _DAYS_FROM_S = 100 * _HOUR_S

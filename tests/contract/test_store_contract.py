@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from narrun_async.errors import BadInputError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     Attempt,
+    Cohort,
     Detection,
     Envelope,
     ErrorCategory,
     Experiment,
     ExperimentStatus,
     Failure,
+    NarrativeId,
     Outcome,
     PageCursor,
     ProgressMark,
@@ -542,8 +545,6 @@ class TestWriting:
         assert tuple(row[name] for name in names) == judged
 
     async def test_an_unlabelled_narrative_is_not_judged(self, store: Store, build: Any) -> None:
-        from dataclasses import replace
-
         source = build.source([replace(build.narrative(0), manual_flag_ind=None, manual_flag=None)])
         await store.add_source(source, on_conflict="error")
         experiment = await build.experiment(store, source.checksum)
@@ -583,8 +584,6 @@ class TestWriting:
     async def test_a_success_is_never_overwritten(
         self, store: Store, experiment: Experiment, run_id: RunId, build: Any, replaces_error: bool, verdict: Verdict
     ) -> None:
-        from dataclasses import replace
-
         item = (await load_all(store, experiment, Selection.MISSING))[0]
         await write(store, experiment, run_id, [outcome_of(item)])
         before = await rows_of(store, experiment)
@@ -689,3 +688,55 @@ class TestWriting:
         assert item.narrative_text not in str(refused.value)
         assert await store.sum_tokens(unknown) == (0, 0)
         await write(store, experiment, run_id, [outcome_of(item)])
+
+
+# --- the cohort, for counting ----------------------------------------------------------------------------------------
+
+
+class TestCohortRows:
+    async def test_every_narrative_of_the_cohort_comes_once_in_order_with_what_became_of_it(
+        self, store: Store, half_done: Experiment
+    ) -> None:
+        rows = [row async for row in store.iter_cohort(half_done)]
+        assert [(row.incident_id, row.narrative_type) for row in rows[:3]] == [
+            ("case0", "cme"),
+            ("case0", "le"),
+            ("case1", "cme"),
+        ]
+        assert len(rows) == half_done.cohort.n_narratives == 12
+        stored = {(row["incident_id"], row["narrative_type"]): row for row in await rows_of(store, half_done)}
+        for row in rows:
+            result = stored.get((row.incident_id, row.narrative_type))
+            assert row.has_result == (result is not None)
+            assert row.detected == (result and result["detected"])
+            assert row.error_category == (result and result["error_category"])
+            assert row.confidence == (result and result["confidence"])
+        assert sum(row.has_result for row in rows) == 6
+        assert sum(row.error_category == "bad_json" for row in rows) == 3
+
+    async def test_labels_and_lengths_are_those_of_the_source(self, store: Store, build: Any) -> None:
+        narratives = [build.narrative(number, text="x" * (number + 1)) for number in range(5)]
+        source = build.source(narratives)
+        await store.add_source(source, on_conflict="error")
+        experiment = await build.experiment(store, source.checksum, max_narratives=4)
+        rows = [row async for row in store.iter_cohort(experiment)]
+        assert [row.text_chars for row in rows] == [1, 2, 3, 4]
+        assert [row.manual_flag_ind for row in rows] == [one.manual_flag_ind for one in narratives[:4]]
+        assert [row.manual_flag for row in rows] == [one.manual_flag for one in narratives[:4]]
+        assert not any(row.has_result or row.skip_reason or row.copied_from for row in rows)
+
+    async def test_of_an_experiment_without_a_recorded_cohort_the_rows_are_its_cohort(
+        self, store: Store, half_done: Experiment
+    ) -> None:
+        nobody_knows = replace(
+            half_done, cohort=Cohort(data_checksum="", last_narrative_id=NarrativeId(0), n_narratives=0)
+        )
+        rows = [row async for row in store.iter_cohort(nobody_knows)]
+        assert rows == [row async for row in store.iter_cohort(half_done) if row.has_result]
+        assert len(rows) == 6
+
+    async def test_results_of_another_experiment_are_not_taken_for_its_own(
+        self, store: Store, half_done: Experiment, build: Any
+    ) -> None:
+        other = await build.experiment(store, half_done.cohort.data_checksum, number=5)
+        assert not any([row.has_result async for row in store.iter_cohort(other)])

@@ -54,7 +54,8 @@ def _sql(statement: str, side: Side = "after", row: int | None = None) -> CrashP
 _EXPERIMENTS = ".stores.sqlite.experiments:ExperimentsPart"
 _RESULTS = ".stores.sqlite.results:ResultsPart"
 _SOURCES = ".stores.sqlite.sources:SourcesPart"
-_WHOLE_FILE = ".reporting.exports:_WholeFile"
+_CSV_FILE = ".reporting.exports.plain_text:CsvFile"
+_DRAFTS = ".reporting.exports.files:Drafts"
 
 #: every place by its name, in the order in which a run comes by
 POINTS: dict[str, CrashPoint] = {
@@ -125,10 +126,10 @@ POINTS: dict[str, CrashPoint] = {
     "run ended, experiment not": _sql("UPDATE runs SET ended_at"),
     "after the end of the run": _after(f"{_EXPERIMENTS}.end_run"),
     "before a small file is replaced": _before(".logs:replace_private_file"),
-    "export: file begun": _after(f"{_WHOLE_FILE}.__init__"),
-    "export: a row written": _after(".reporting.exports:_CsvFile.write_row"),
-    "export: before a file takes its name": _before(f"{_WHOLE_FILE}.publish"),
-    "export: a file has its name": _after(f"{_WHOLE_FILE}.publish"),
+    "export: file begun": _after(f"{_CSV_FILE}.__init__"),
+    "export: a row written": _after(f"{_CSV_FILE}.write_row"),
+    "export: before a file takes its name": _before(f"{_DRAFTS}._replace_target"),
+    "export: a file has its name": _after(f"{_DRAFTS}._replace_target"),
     "export: files noted": _after(f"{_EXPERIMENTS}.update_experiment"),
     "before the database is closed": _before(".stores.sqlite.database:Database.aclose"),
     "after the database is closed": _after(".stores.sqlite.database:Database.aclose"),

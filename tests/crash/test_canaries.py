@@ -26,6 +26,7 @@ NARRATIVE = "NARRATIVECANARY the neighbour heard a made-up argument"
 NARRATIVE_PART = "NARRATIVECANARY"
 PROMPT = "PROMPTCANARY You read made-up accounts."
 PROMPT_PART = "PROMPTCANARY"
+FORMATS = ("csv", "json", "jsonl", "xlsx", "parquet", "dta", "sav", "xpt")
 
 Reply = Callable[[str, Mapping[str, Any]], Answer]
 
@@ -130,7 +131,7 @@ def look_everywhere(workplace: Workplace, config: Path, environment: Mapping[str
         ("status", "--json"),
         ("verify", "--json"),
         ("doctor", config),
-        ("export", "latest", "--format", "csv", "--format", "json", "--format", "xlsx"),
+        ("export", "latest", *(word for name in FORMATS for word in ("--format", name))),
         ("export", "latest", "--with-text", "--export-dir", "with-text"),
     ]
     return [workplace.run(*command, environment=environment) for command in commands]
@@ -159,7 +160,9 @@ def test_no_canary_is_found_after_answers_of_every_kind(
     found = beside | search(workplace, streams)
     assert not found, sorted(found)
     # The search itself can find: what may hold narratives does, and the endpoint did repeat the key.
-    texts = [path.read_text() for path in (workplace.directory / "with-text").iterdir()]
+    exported = (workplace.directory / "with-text").glob("[!.]*")
+    texts = [path.read_text() for path in exported if not path.name.endswith(".codebook.csv")]
+    assert len(texts) == 2
     assert all(NARRATIVE_PART in text for text in texts)
     assert all("[key]" in text for text in texts)
     n_files = sum(path.is_file() for path in workplace.directory.rglob("*"))

@@ -11,12 +11,12 @@ from typing import Any
 
 import openpyxl
 import pytest
-from test_exports import ID, Rows, experiment, row
+from test_exports import ID, export_all, row
 
+from narrun_async.codebook import OUR_COLUMNS, R_COLUMNS
 from narrun_async.errors import StorageError
-from narrun_async.reporting import spreadsheets
-from narrun_async.reporting.exports import OUR_COLUMNS, R_COLUMNS, export_results
-from narrun_async.reporting.spreadsheets import MAX_CELL_CHARS, quote_cell, unquote_cell
+from narrun_async.reporting.exports import workbook
+from narrun_async.reporting.exports.workbook import MAX_CELL_CHARS, quote_cell, unquote_cell
 
 PAYLOADS = [
     "=1+1",
@@ -36,13 +36,7 @@ TEXTS = ("narrative_text", "rationale", "reasoning_steps", "raw_response", "erro
 
 
 async def export(rows: list[dict[str, object]], directory: Path, **options: Any) -> list[Path]:
-    return await export_results(
-        Rows(rows),  # type: ignore[arg-type]
-        experiment(),
-        directory,
-        with_text=True,
-        **options,
-    )
+    return list((await export_all(rows, directory, with_text=True, **options)).files.values())
 
 
 def rows_of(payloads: list[str]) -> list[dict[str, object]]:
@@ -73,7 +67,7 @@ async def test_no_text_becomes_a_formula_a_link_or_a_number_in_a_workbook(tmp_pa
     assert b"<f>" not in everything
     assert b"<hyperlink" not in everything
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [one.name for one in tmp_path.iterdir()] == [f"{ID}.xlsx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.xlsx"]
     measured(f"xlsx: {len(PAYLOADS)} payloads in {len(TEXTS)} columns, 0 formulas, 0 links, all equal")
 
 
@@ -141,8 +135,8 @@ async def test_a_workbook_that_cannot_be_finished_leaves_the_old_one_and_nothing
 ) -> None:
     (path,) = await export(rows_of(["first"]), tmp_path, formats=["xlsx"])
     before = path.read_bytes()
-    monkeypatch.setattr(spreadsheets, "MAX_ROWS", 2)
+    monkeypatch.setattr(workbook, "MAX_ROWS", 2)
     with pytest.raises(StorageError):
         await export(rows_of(["second", "third"]), tmp_path, formats=["xlsx"])
     assert path.read_bytes() == before
-    assert [one.name for one in tmp_path.iterdir()] == [f"{ID}.xlsx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.xlsx"]

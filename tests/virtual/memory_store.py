@@ -24,6 +24,7 @@ from narrun_async.models import (
     Attempt,
     CanaryCounts,
     Cohort,
+    CohortRow,
     DataSource,
     Experiment,
     ExperimentId,
@@ -346,6 +347,17 @@ class MemoryStore:
         for row in sorted(await self._rows(experiment_id), key=lambda row: row["row_num"]):
             yield dict(row)
 
+    async def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
+        await self._pause()
+        if not experiment.cohort.last_narrative_id:
+            for row in sorted(await self._rows(experiment.experiment_id), key=lambda row: row["row_num"]):
+                yield _cohort_row(row, row)
+        for narrative_id in self._tables["sources"].get(experiment.cohort.data_checksum, ()):
+            if narrative_id <= experiment.cohort.last_narrative_id:
+                narrative = self._tables["source_narratives"][narrative_id]
+                result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
+                yield _cohort_row(narrative, result)
+
     async def _rows(self, experiment_id: ExperimentId) -> list[Row]:
         await self._pause()
         return [row for key, row in self._tables["narrative_results"].items() if key[0] == experiment_id]
@@ -415,6 +427,22 @@ def _work_item(row: Row, rank: int, *, replaces_error: bool) -> WorkItem:
     names = ("narrative_id", "incident_id", "narrative_type", "narrative_text", "text_sha256")
     fields = {name: row[name] for name in (*names, "manual_flag_ind", "manual_flag")}
     return WorkItem(**fields, row_num=rank, replaces_error=replaces_error)
+
+
+def _cohort_row(narrative: Row, result: Row | None) -> CohortRow:
+    found = result or {}
+    text, category = narrative["narrative_text"], found.get("error_category")
+    return CohortRow(
+        **{name: narrative[name] for name in ("incident_id", "narrative_type", "manual_flag_ind", "manual_flag")},
+        text_chars=None if text is None else len(text),
+        text_flags=narrative.get("text_flags"),
+        has_result=result is not None,
+        detected=found.get("detected"),
+        confidence=found.get("confidence"),
+        error_category=(category or "unknown") if found.get("error_occurred") else None,
+        skip_reason=found.get("skip_reason"),
+        copied_from=found.get("copied_from"),
+    )
 
 
 def _experiment(row: Row) -> Experiment:

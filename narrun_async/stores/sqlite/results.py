@@ -11,6 +11,7 @@ from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     Attempt,
     CanaryCounts,
+    CohortRow,
     Experiment,
     ExperimentId,
     NarrativeId,
@@ -37,6 +38,8 @@ _PAGES = {
 
 #: rows fetched at once while iterating over results
 EXPORT_CHUNK_ROWS = 500
+#: the rows of a cohort hold no texts
+COHORT_CHUNK_ROWS = 5000
 
 
 class ResultsPart(Database):
@@ -165,6 +168,24 @@ class ResultsPart(Database):
                     for row in chunk:
                         yield dict(row)
 
+    async def iter_cohort(self, experiment: Experiment) -> AsyncIterator[CohortRow]:
+        columns = {}
+        for name, (table, column) in statements.OPTIONAL_COHORT_COLUMNS.items():
+            found = await self.fetch_exactly_one(statements.HAS_COLUMN, {"table": table, "column": name})
+            columns[name] = column if found[0] else "NULL"
+        parameters = {
+            "experiment_id": experiment.experiment_id,
+            "data_checksum": experiment.cohort.data_checksum,
+            "last_narrative_id": experiment.cohort.last_narrative_id,
+        }
+        is_recorded = experiment.cohort.last_narrative_id > 0
+        statement = statements.ITER_COHORT if is_recorded else statements.ITER_ROWS_AS_COHORT
+        with wrap_sqlite_errors(self.path):
+            async with self._reader.execute(statement.format(**columns), parameters) as cursor:
+                while chunk := await cursor.fetchmany(COHORT_CHUNK_ROWS):
+                    for row in chunk:
+                        yield _cohort_row(row)
+
 
 def _write_rows(
     connection: sqlite3.Connection,
@@ -196,6 +217,23 @@ def _write_rows(
     }
     connection.execute(statements.COUNT_UP_EXPERIMENT, counted)
     connection.execute(statements.COUNT_UP_RUN, counted)
+
+
+def _cohort_row(row: sqlite3.Row) -> CohortRow:
+    return CohortRow(
+        incident_id=row["incident_id"],
+        narrative_type=row["narrative_type"],
+        manual_flag_ind=row["manual_flag_ind"],
+        manual_flag=row["manual_flag"],
+        text_chars=row["text_chars"],
+        text_flags=row["text_flags"],
+        has_result=bool(row["has_result"]),
+        detected=row["detected"],
+        confidence=row["confidence"],
+        error_category=row["error_category"],
+        skip_reason=row["skip_reason"],
+        copied_from=row["copied_from"],
+    )
 
 
 def _work_item(row: sqlite3.Row, row_num: int) -> WorkItem:

@@ -31,13 +31,13 @@ TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "review_labels": ("comment",),
 }
 #: a run that the endpoint's refusal ended may repeat the endpoint's words; every other reason is a sentence of ours
-_REFUSED = int(ExitCode.CONFIGURATION)
+REFUSED = int(ExitCode.CONFIGURATION)
 _REASON_SCRUBBED = "the configuration was refused; the sentence was scrubbed"
 
 _COUNT_REASONS = f"""
-SELECT COUNT(*) FROM runs WHERE exit_code = {_REFUSED} AND ended_why IS NOT NULL AND ended_why <> '{_REASON_SCRUBBED}'
+SELECT COUNT(*) FROM runs WHERE exit_code = {REFUSED} AND ended_why IS NOT NULL AND ended_why <> '{_REASON_SCRUBBED}'
 """
-_SCRUB_REASONS = f"UPDATE runs SET ended_why = '{_REASON_SCRUBBED}' WHERE exit_code = {_REFUSED}"
+_SCRUB_REASONS = f"UPDATE runs SET ended_why = '{_REASON_SCRUBBED}' WHERE exit_code = {REFUSED}"
 
 _ALL_TABLES = """
 SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name

@@ -425,4 +425,48 @@ LEFT JOIN narrative_results AS r
 WHERE t.review_id = :review_id ORDER BY t.item_key
 """
 
-ITER_RESULTS = "SELECT * FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id"
+#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here
+_COHORT_COLUMNS = """
+    {origin}.incident_id, {origin}.narrative_type, {origin}.manual_flag_ind, {origin}.manual_flag,
+    LENGTH(s.narrative_text) AS text_chars, {text_flags} AS text_flags, r.result_id IS NOT NULL AS has_result,
+    CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
+    CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1
+         THEN r.confidence END AS confidence,
+    CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
+         WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND {skip_reason} IS NULL THEN 'no_verdict'
+    END AS error_category,
+    {skip_reason} AS skip_reason, {copied_from} AS copied_from
+"""
+
+ITER_COHORT = f"""
+SELECT {_COHORT_COLUMNS.replace("{origin}", "s")} FROM source_narratives AS s {_JOIN_RESULTS}
+WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
+ORDER BY s.narrative_id
+"""
+
+#: the same of an experiment whose cohort nobody recorded: the predecessor's, of which only the rows are known
+ITER_ROWS_AS_COHORT = f"""
+SELECT {_COHORT_COLUMNS.replace("{origin}", "r")} FROM narrative_results AS r
+LEFT JOIN source_narratives AS s ON s.incident_id = r.incident_id AND s.narrative_type = r.narrative_type
+WHERE r.experiment_id = :experiment_id
+ORDER BY r.row_num, r.result_id
+"""
+
+#: columns of `ITER_COHORT` that a database may not have yet; NULL stands for them
+OPTIONAL_COHORT_COLUMNS = {
+    "text_flags": ("source_narratives", "s.text_flags"),
+    "skip_reason": ("narrative_results", "r.skip_reason"),
+    "copied_from": ("narrative_results", "r.copied_from"),
+}
+
+HAS_COLUMN = "SELECT COUNT(*) FROM pragma_table_info(:table) WHERE name = :column"
+
+#: Sorted are the ids alone. Sorting whole rows would put every narrative into a temporary file of SQLite, outside the
+#: database's directory, and takes 1.4 s for 42,000 of them instead of 1.0. LIMIT keeps the inner order, CROSS JOIN
+#: follows it.
+ITER_RESULTS = """
+SELECT r.* FROM (
+    SELECT result_id FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id LIMIT -1
+) AS ordered
+CROSS JOIN narrative_results AS r ON r.result_id = ordered.result_id
+"""
