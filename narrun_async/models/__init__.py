@@ -31,6 +31,7 @@ from narrun_async.models.calls import (
     WriterMessage,
 )
 from narrun_async.models.experiments import (
+    AnswerFormat,
     CanaryCounts,
     Cohort,
     CohortRow,
@@ -70,6 +71,7 @@ from narrun_async.models.verification import InvariantFinding
 __all__ = [
     "NO_USAGE",
     "SECOND_TRY",
+    "AnswerFormat",
     "Attempt",
     "Batch",
     "BatchId",
