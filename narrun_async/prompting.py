@@ -33,6 +33,14 @@ class Change(StrEnum):
     MORE_TOKENS = "more_tokens"
 
 
+#: a question that is to be answered as a narrative is, thoughts included, ends here if the model runs away
+BOUND_PROBE_TOKENS = 1024
+
+_OPTIONS = (
+    "temperature", "max_tokens", "max_completion_tokens", "seed", "top_p", "reasoning_effort", "response_format",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFields:
     """What every request of an experiment has in common; None means that the field is not sent."""
@@ -44,10 +52,26 @@ class RequestFields:
     user_template: str = field(repr=False)
     temperature: float | None = None
     max_tokens: int | None = None
+    #: the other name of that limit; servers take one or the other
+    max_completion_tokens: int | None = None
     seed: int | None = None
     top_p: float | None = None
+    reasoning_effort: str | None = None
     #: sent as it is
     response_format: Mapping[str, object] | None = None
+    #: fields that the program knows nothing of
+    further: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What stands beside model and messages, in the order in which it is sent."""
+        values = {name: getattr(self, name) for name in _OPTIONS}
+        return {name: value for name, value in values.items() if value is not None} | dict(self.further)
+
+    @property
+    def limit_name(self) -> str:
+        """What this server calls the limit of an answer, as far as the configuration tells."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +92,9 @@ class RequestTemplate:
         """
         if PLACEHOLDER not in fields.user_template:
             raise ConfigurationError(f"`prompt.user_template` does not contain {PLACEHOLDER}")
-        options = {
-            name: value
-            for name in ("temperature", "max_tokens", "seed", "top_p", "response_format")
-            if (value := getattr(fields, name)) is not None
-        }
-        probe = {"model": fields.model, "messages": [{"role": "user", "content": PROBE_TEXT}], "max_tokens": 1}
-        return cls(
-            _pieces=_pieces(fields, options),
-            _changed=_changed_pieces(fields, options),
-            _probe=_encode({**probe, "stream": False}),
-        )
+        options = fields.options
+        probe = {"model": fields.model, "messages": _asking(PROBE_TEXT), fields.limit_name: 1, "stream": False}
+        return cls(_pieces=_pieces(fields, options), _changed=_changed_pieces(fields, options), _probe=_encode(probe))
 
     def body_for(self, narrative_text: str, change: Change | None = None) -> bytes:
         """The request for one narrative: ASCII JSON, the text in every gap, `<<TEXT>>` inside the text left alone.
@@ -124,40 +140,27 @@ def _changed_pieces(fields: RequestFields, options: Mapping[str, object]) -> dic
     return changed
 
 
-#: what a server can be asked to bind an answer to, by the name that `response_format` has for it
-STRUCTURED_KINDS = ("json_schema", "json_object")
-#: in the schema of the probe: a name that no model would think of by itself
-PROBE_FIELD = "is_probe"
-_PROBE_SCHEMA = {
-    "type": "object",
-    "properties": {PROBE_FIELD: {"type": "boolean"}},
-    "required": [PROBE_FIELD],
-    "additionalProperties": False,
-}
-#: enough for the one object and for a server that puts a few words before it
-_STRUCTURED_PROBE_TOKENS = 64
+def bound_probe_bodies(fields: RequestFields, response_format: Mapping[str, object] | None) -> tuple[bytes, ...]:
+    """A question with the options of an experiment, its prompts left out, that only a server which binds its answers to
+    JSON answers with JSON. It holds nothing of any narrative or prompt.
 
-
-def structured_probe_body(model: str, kind: str) -> bytes:
-    """A tiny request that only a server which binds its answer to JSON answers with JSON; holds no narrative.
-
-    :param kind: one of STRUCTURED_KINDS
+    :param response_format: takes the place of that of the experiment; None: a plain question, for comparison
+    :returns: the body to send, and one to send where that is refused: with the limit that the experiment has, or none.
+        Servers differ in what they call it and in how much they grant
     """
-    asked: dict[str, object] = {"type": kind}
-    text = PROBE_TEXT
-    if kind == "json_schema":
-        asked["json_schema"] = {"name": "probe", "strict": True, "schema": _PROBE_SCHEMA}
-    else:
-        text += " Do not use JSON unless you have to."  # OpenAI refuses json_object where nobody speaks of JSON
-    return _encode(
-        {
-            "model": model,
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": _STRUCTURED_PROBE_TOKENS,
-            "response_format": asked,
-            "stream": False,
-        }
-    )
+    # OpenAI refuses json_object where nobody speaks of JSON.
+    text = PROBE_TEXT if response_format is None else f"{PROBE_TEXT} Do not use JSON unless you have to."
+    request: dict[str, object] = {"model": fields.model, "messages": _asking(text), **fields.options, "stream": False}
+    request.pop("response_format", None)
+    if response_format is not None:
+        request["response_format"] = response_format
+    limited = _encode({**request, fields.limit_name: BOUND_PROBE_TOKENS})
+    limit = fields.max_tokens or fields.max_completion_tokens or 0
+    return (limited,) if limit >= BOUND_PROBE_TOKENS else (limited, _encode(request))
+
+
+def _asking(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def _encode(value: object) -> bytes:

@@ -13,17 +13,27 @@ from pathlib import Path
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from narrun_async.caller import Caller, CallSpec, make_probe
+from narrun_async.caller import Caller, CallSpec, choose_format, make_probe
 from narrun_async.clock import utc_end
 from narrun_async.control import LiveSettings, RunControl, StopSignal, follow_live_settings
 from narrun_async.control.live_settings import FILE_NAME as CONTROL_FILE
 from narrun_async.dispatcher import Dispatcher
-from narrun_async.errors import NarrunError
+from narrun_async.errors import NarrunError, RunStopping
 from narrun_async.finalizer import finalize
 from narrun_async.limits import Budget, EndpointLimits, ErrorGuard, LimitSettings, ServingGuard
 from narrun_async.limits.endpoint import BY_THE_DISK
 from narrun_async.logs import RUN_LOG
-from narrun_async.models import Experiment, ResultCounts, RunEnd, RunId, RunStart, Selection, WorkItem, WriterMessage
+from narrun_async.models import (
+    AnswerFormat,
+    Experiment,
+    ResultCounts,
+    RunEnd,
+    RunId,
+    RunStart,
+    Selection,
+    WorkItem,
+    WriterMessage,
+)
 from narrun_async.planner import CanaryPlan, plan_pass
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
@@ -67,6 +77,8 @@ class RunResult:
     progress: ProgressSnapshot
     #: the failure that stopped the run, if one did
     problem: NarrunError | None
+    #: what a probe found out in this run
+    answer_format: AnswerFormat | None = None
 
 
 #: shows a run to people until it is cancelled
@@ -122,6 +134,7 @@ class Runner:
         )
         self._control.on_stop(self.limits.close)
         self._calls = anyio.CancelScope()
+        self._answer_format: AnswerFormat | None = None
 
     async def run(self, start: RunStart, watch: Watch) -> RunResult:
         """Work on the remaining set until it is empty or something stops the run; the run record is closed in any case.
@@ -151,11 +164,38 @@ class Runner:
                     write_live_views, progress, log_dir / VIEW_FILE, start.experiment_id, self._view_limits
                 )
             beside.start_soon(watch, progress, self._control)
-            await self._run_passes(run_id, start.selection, progress, counts)
+            spec = await self._settle_spec(progress)
+            if spec is not None:
+                await self._run_passes(spec, run_id, start.selection, progress, counts)
             beside.cancel_scope.cancel()
         return await self._finish(run_id, progress, start.started_at)
 
-    async def _run_passes(self, run_id: RunId, selection: Selection, progress: Progress, counts: ResultCounts) -> None:
+    async def _settle_spec(self, progress: Progress) -> CallSpec | None:
+        """What every call is made of, nothing left open; None where the run stops before that is known.
+
+        What the endpoint has shown is stored before the first narrative is sent, for it is part of what is asked.
+        """
+        spec = self._spec
+        if spec.choice is None or not progress.snapshot().n_remaining_at_start:
+            return spec
+        choice, deadline_s = spec.choice, spec.attempt_deadline_s
+        progress.notice = "asking whether answers can be bound to JSON"
+        try:
+            found = await self._control.abandon_on_stop(
+                lambda: choose_format(choice, self._provider, self.limits, deadline_s=deadline_s, clock=self._clock)
+            )
+            await self._store.update_experiment(self._experiment.experiment_id, {"answer_format": found.value})
+        except RunStopping:
+            return None
+        except NarrunError as error:
+            self._control.stop(error)
+            return None
+        self._answer_format, progress.notice = found, None
+        return spec.decided(found)
+
+    async def _run_passes(
+        self, spec: CallSpec, run_id: RunId, selection: Selection, progress: Progress, counts: ResultCounts
+    ) -> None:
         guard = ErrorGuard(is_proven=counts.n_success > 0, max_consecutive_errors=self._settings.max_consecutive_errors)
         serving = ServingGuard(
             await self._store.list_servings(self._experiment.experiment_id),
@@ -175,7 +215,7 @@ class Runner:
         for number in range(1, self._settings.max_passes + 1):
             outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
             caller = Caller(
-                self._spec,
+                spec,
                 self._provider,
                 self.limits,
                 progress,
@@ -302,6 +342,7 @@ class Runner:
             summary=summary,
             progress=snapshot,
             problem=reason if isinstance(reason, NarrunError) else None,
+            answer_format=self._answer_format,
         )
 
 

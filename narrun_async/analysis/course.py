@@ -15,6 +15,8 @@ MAX_BINS = 60
 #: fewer calls than this in a bin make a curve of noise
 _CALLS_PER_BIN = 5
 N_LATENCY_BINS = 24
+#: the ledger writes moments down to this
+_CLOCK_S = 0.001
 
 
 def describe_course(calls: Sequence[CallRecord]) -> Course | None:
@@ -90,10 +92,14 @@ def _by_bin(values: Floats, numbers: Ints, n_bins: int) -> list[Floats]:
 
 
 def _peak(start: Floats, end: Floats) -> int:
-    """Most calls in flight at once; one that ends as another begins is not beside it."""
-    moments = np.concatenate([end, start])
+    """Most calls in flight at once.
+
+    A call that begins within a millisecond of another's end, which is how exactly beginnings are known, is not beside
+    it.
+    """
+    moments = np.concatenate([end, np.minimum(start + _CLOCK_S, end)])
     steps = np.concatenate([np.full(end.size, -1), np.full(start.size, 1)])
-    return int(np.cumsum(steps[np.argsort(moments, kind="stable")]).max())
+    return max(1, int(np.cumsum(steps[np.argsort(moments, kind="stable")]).max()))
 
 
 def _quantile(values: Floats, share: float) -> float | None:

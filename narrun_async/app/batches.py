@@ -22,6 +22,7 @@ from narrun_async.batching.shards import ShardLimits
 from narrun_async.batching.spending import Allowance, Spending, refuse_overspending
 from narrun_async.batching.states import OPEN, UNSENT
 from narrun_async.config import config_from_snapshot, notices
+from narrun_async.config.sections import AUTO
 from narrun_async.errors import ExitCode, StorageError, UsageError
 from narrun_async.finalizer import finalize
 from narrun_async.models import Batch, BatchState, Experiment, ExperimentStatus
@@ -30,6 +31,7 @@ from narrun_async.operations.batches.exporting import ExportOrder, export_batche
 from narrun_async.operations.batches.submitting import SETTLE_S, Submitter
 from narrun_async.operations.experiments import find_experiment, require_snapshot
 from narrun_async.ports import BatchStore
+from narrun_async.prompting import RequestTemplate
 from narrun_async.reporting.batch_lines import batch_json, batches_lines, exported_line
 from narrun_async.stores import SqliteStore
 from narrun_async.stores.batch_files import find_batch_files
@@ -39,6 +41,8 @@ Named = TypeVar("Named")
 
 _LIST = "`narrun batch list` shows those that there are"
 _ITS_ANSWERS = "`narrun batch collect` stores its answers, which are paid for"
+
+UNDECIDED = "what `model.response_format: auto` comes to is found out by asking the endpoint, which a file cannot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,8 @@ async def export_experiment(
     """
     run, environment = request.run, request.environment
     new = None if run.resume else load_config(named(run.config_file), environment, run.overrides)
+    if new is not None and new.model.response_format == AUTO:
+        raise UsageError(UNDECIDED, advice="say json_schema, json_object or off in the configuration")
     database = chosen_database(run, new, environment)
     async with writing(database, purpose="batch export") as (store, _):
         if new is None:
@@ -87,7 +93,7 @@ async def export_experiment(
         order = ExportOrder(
             experiment=plan.experiment,
             selection=plan.selection,
-            template=call_spec(plan.config).template,
+            template=_decided_template(plan),
             endpoint=endpoint_of(plan.config.model.api_url),
             limits=limits,
             directory=out or batch_directory(plan.experiment, run.log_root),
@@ -110,6 +116,15 @@ async def export_experiment(
         tell("these files hold narratives; only you can read them, and `narrun purge` names them but leaves them")
         tell(f"next       narrun batch collect {plan.experiment.experiment_id} --from OUTPUT{option(run)}")
     return ExitCode.COMPLETED
+
+
+def _decided_template(plan: RunPlan) -> RequestTemplate:
+    """:raises UsageError: what the requests are bound to is still to be found out, which takes the endpoint"""
+    spec = call_spec(plan.config, plan.experiment.answer_format)
+    if spec.choice is not None:
+        advice = f"`narrun resume {plan.experiment.experiment_id}` finds it out before its first narrative"
+        raise UsageError(UNDECIDED, advice=advice)
+    return spec.template
 
 
 async def submit_batches(request: BatchRequest, *, resubmit: bool, tell: Tell) -> ExitCode:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from narrun_async.caller import CallSpec
-from narrun_async.config import ExperimentConfig, ProviderKind, SimulationSection, expand_url, resolve_api_key
+from narrun_async.answer_format import probe_format, response_format
+from narrun_async.caller import CallSpec, FormatChoice
+from narrun_async.config import (
+    ExperimentConfig,
+    ProviderKind,
+    SimulationSection,
+    expand_fields,
+    expand_url,
+    resolve_api_key,
+)
+from narrun_async.config.sections import AUTO
 from narrun_async.errors import UsageError
+from narrun_async.models import AnswerFormat
 from narrun_async.ports import BatchProvider, ChatProvider
-from narrun_async.prompting import RequestFields, RequestTemplate
+from narrun_async.prompting import RequestFields, RequestTemplate, bound_probe_bodies
 from narrun_async.retrying import RetryPolicy
 from narrun_async.sources.yaml_file import text_reader
 
@@ -34,18 +44,32 @@ def check_endpoint(config: ExperimentConfig, environment: Mapping[str, str], *, 
     :raises ConfigurationError: they cannot be used
     :raises UsageError: an override of a simulated endpoint
     """
+    expand_fields(config.model.headers, environment, key="model.headers")
     if config.model.provider_kind is not ProviderKind.SIMULATED:
-        _resolve(config, environment, api_url)
+        endpoint_url(config, environment, api_url=api_url)
+        _api_key(config, environment)
     elif api_url is not None:
         raise UsageError("--api-url has no place in a simulated experiment")
 
 
-def _resolve(config: ExperimentConfig, environment: Mapping[str, str], api_url: str | None) -> tuple[str, str | None]:
-    """The URL to dial, and the key."""
+def _api_key(config: ExperimentConfig, environment: Mapping[str, str]) -> str | None:
+    return resolve_api_key(config.model, environment, read_text=text_reader(Path()))
+
+
+def endpoint_url(config: ExperimentConfig, environment: Mapping[str, str], *, api_url: str | None = None) -> str:
+    """The URL to dial.
+
+    :param api_url: overrides that of the configuration
+    :raises ConfigurationError: it cannot be used
+    """
     from narrun_async.providers.openai_compatible import completions_url
 
-    url = completions_url(expand_url(api_url or config.model.api_url or "", environment))
-    return url, resolve_api_key(config.model, environment, read_text=text_reader(Path()))
+    model = config.model
+    return completions_url(
+        expand_url(api_url or model.api_url or "", environment),
+        is_azure=model.is_azure,
+        query=expand_fields(model.query, environment, key="model.query"),
+    )
 
 
 @asynccontextmanager
@@ -65,8 +89,14 @@ async def open_endpoint(
         if config.model.provider_kind is ProviderKind.SIMULATED:
             url, key = await _start_simulation(config.simulation or SimulationSection(), open_until_end), None
         else:
-            url, key = _resolve(config, environment, api_url)
-        provider = OpenAICompatibleProvider(url=url, api_key=key, allow_remote=config.privacy.allow_remote)
+            url, key = endpoint_url(config, environment, api_url=api_url), _api_key(config, environment)
+        provider = OpenAICompatibleProvider(
+            url=url,
+            api_key=key,
+            key_header=config.model.key_header,
+            allow_remote=config.privacy.allow_remote,
+            extra_headers=expand_fields(config.model.headers, environment, key="model.headers"),
+        )
         open_until_end.push_async_callback(provider.aclose)
         yield Endpoint(
             provider=provider,
@@ -95,8 +125,14 @@ async def open_batch_provider(
             advice="for a rehearsal start `narrun simulate`, and create the experiment with its URL and"
             " `provider: openai-compatible`",
         )
-    url, key = _resolve(config, environment, api_url)
-    provider = OpenAIBatchProvider(url=url, api_key=key, allow_remote=config.privacy.allow_remote)
+    url = endpoint_url(config, environment, api_url=api_url)
+    provider = OpenAIBatchProvider(
+        url=url,
+        api_key=_api_key(config, environment),
+        key_header=config.model.key_header,
+        allow_remote=config.privacy.allow_remote,
+        extra_headers=expand_fields(config.model.headers, environment, key="model.headers"),
+    )
     try:
         yield provider, url
     finally:
@@ -111,22 +147,50 @@ async def _start_simulation(section: SimulationSection, open_until_end: AsyncExi
     return endpoint.url
 
 
-def call_spec(config: ExperimentConfig) -> CallSpec:
-    """What every call of an experiment is made of."""
+def call_spec(config: ExperimentConfig, decided: AnswerFormat | None = None) -> CallSpec:
+    """What every call of an experiment is made of.
+
+    :param decided: what a probe decided about `response_format: auto`; where that is None, the spec has a choice left
+    """
+    operational, asked = config.operational, config.model.response_format
+    spec = CallSpec(
+        template=RequestTemplate.build(request_fields(config, decided or AnswerFormat.OFF)),
+        retry=RetryPolicy(attempts=operational.max_attempts),
+        attempt_deadline_s=operational.attempt_deadline_s,
+        second_try=config.model.second_try,
+    )
+    return spec if asked != AUTO or decided is not None else replace(spec, choice=_format_choice(config))
+
+
+def _format_choice(config: ExperimentConfig) -> FormatChoice:
+    return FormatChoice(
+        templates={wanted: RequestTemplate.build(request_fields(config, wanted)) for wanted in AnswerFormat},
+        probes={wanted: bound_probe_bodies(request_fields(config), probe_format(wanted)) for wanted in AnswerFormat},
+    )
+
+
+def request_fields(config: ExperimentConfig, decided: AnswerFormat = AnswerFormat.OFF) -> RequestFields:
+    """What the requests of an experiment have in common.
+
+    :param decided: what `response_format: auto` stands for
+    """
     model = config.model
-    fields = RequestFields(
+    return RequestFields(
         model=model.name,
         system_prompt=config.prompt.system_prompt,
         user_template=config.prompt.user_template,
         temperature=model.temperature,
         max_tokens=model.max_tokens,
+        max_completion_tokens=model.max_completion_tokens,
         seed=model.seed,
         top_p=model.top_p,
-        response_format=model.response_format,
+        reasoning_effort=model.reasoning_effort,
+        response_format=_format_field(model.response_format, decided),
+        further=model.body,
     )
-    return CallSpec(
-        template=RequestTemplate.build(fields),
-        retry=RetryPolicy(attempts=config.operational.max_attempts),
-        attempt_deadline_s=config.operational.attempt_deadline_s,
-        second_try=model.second_try,
-    )
+
+
+def _format_field(asked: str | Mapping[str, object] | None, decided: AnswerFormat) -> Mapping[str, object] | None:
+    if not isinstance(asked, str):
+        return asked  # as it was written, or nothing
+    return response_format(decided if asked == AUTO else AnswerFormat(asked))

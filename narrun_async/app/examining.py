@@ -11,18 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from narrun_async.answer_format import BINDING_FORMATS, probe_format
 from narrun_async.app.databases import reading, source_file
-from narrun_async.app.endpoints import call_spec, open_endpoint
+from narrun_async.app.endpoints import call_spec, endpoint_url, open_endpoint, request_fields
 from narrun_async.app.planning import RunRequest, chosen_database, load_config
-from narrun_async.caller import PROBE_DEADLINE_S, call_within
-from narrun_async.config import ExperimentConfig, ProviderKind, expand_url, notices, resolve_api_key
+from narrun_async.caller import PROBE_DEADLINE_S, ask_once
+from narrun_async.config import ExperimentConfig, ProviderKind, notices, resolve_api_key
+from narrun_async.config.sections import AUTO
 from narrun_async.errors import ExitCode, NarrunError
-from narrun_async.models import Envelope
-from narrun_async.operations.diagnosing import CONFIGURATION, ENDPOINT, judge_database, judge_probe, judge_structured
+from narrun_async.operations.diagnosing import (
+    CONFIGURATION,
+    ENDPOINT,
+    answers_requests,
+    judge_choice,
+    judge_database,
+    judge_probe,
+    judge_structured,
+)
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.verification import verify
 from narrun_async.ports import ChatProvider
-from narrun_async.prompting import STRUCTURED_KINDS, structured_probe_body
+from narrun_async.prompting import bound_probe_bodies
 from narrun_async.reporting.diagnosis import (
     Diagnosis,
     diagnosis_lines,
@@ -32,7 +41,6 @@ from narrun_async.reporting.diagnosis import (
     wrong,
 )
 from narrun_async.reporting.verification_lines import verification_json, verification_lines
-from narrun_async.retrying import CallFailure
 from narrun_async.sources.yaml_file import text_reader
 from narrun_async.stores.sqlite.condition import examine_database
 
@@ -152,10 +160,9 @@ async def _judge_address(config: ExperimentConfig, environment: Mapping[str, str
     if config.model.provider_kind is ProviderKind.SIMULATED:
         return []
     from narrun_async.providers.egress import address_is_allowed
-    from narrun_async.providers.openai_compatible import completions_url
 
     try:
-        url = completions_url(expand_url(config.model.api_url or "", environment))
+        url = endpoint_url(config, environment)
     except NarrunError as error:
         return [_of_error(CONFIGURATION, error)]
     parts = urlsplit(url)
@@ -180,15 +187,16 @@ async def _judge_address(config: ExperimentConfig, environment: Mapping[str, str
 
 
 async def _probe(config: ExperimentConfig, environment: Mapping[str, str]) -> Sequence[Diagnosis]:
+    """Requests without any narrative; unlike for the health check of a run, the answers must be chat completions."""
     spec = call_spec(config)
     deadline_s = min(spec.attempt_deadline_s, PROBE_DEADLINE_S)
     try:
         async with open_endpoint(config, environment, api_url=None) as endpoint:
             began = time.monotonic()
-            result = await _call_once(endpoint.provider, spec.template.probe_body(), deadline_s=deadline_s)
+            result = await ask_once([spec.template.probe_body()], endpoint.provider, deadline_s=deadline_s)
             latency_s = time.monotonic() - began
-            structured = []
-            if isinstance(result, Envelope) and not endpoint.is_simulated:
+            structured: list[Diagnosis] = []
+            if not endpoint.is_simulated and answers_requests(result):
                 structured = await _probe_structured(config, endpoint.provider, deadline_s=deadline_s)
     except NarrunError as error:
         return [_of_error(ENDPOINT, error)]
@@ -197,22 +205,16 @@ async def _probe(config: ExperimentConfig, environment: Mapping[str, str]) -> Se
 
 
 async def _probe_structured(config: ExperimentConfig, provider: ChatProvider, *, deadline_s: float) -> list[Diagnosis]:
-    """Whether the endpoint binds its answers to JSON where it is asked to: one tiny request for each way of asking."""
-    asked_for = (config.model.response_format or {}).get("type")
-    return [
-        judge_structured(
-            kind,
-            await _call_once(provider, structured_probe_body(config.model.name, kind), deadline_s=deadline_s),
-            is_asked_for=kind == asked_for,
-        )
-        for kind in STRUCTURED_KINDS
-    ]
-
-
-async def _call_once(provider: ChatProvider, body: bytes, *, deadline_s: float) -> Envelope | CallFailure:
-    """One request without any narrative."""
-    answer = await call_within(provider, body, deadline_s)
-    return answer if isinstance(answer, CallFailure) else answer[1]
+    """Whether the endpoint binds its answers to JSON where it is asked to: a tiny question for each way of asking."""
+    asked = config.model.response_format
+    asked_for = asked.get("type") if isinstance(asked, dict) else asked
+    fields = request_fields(config)
+    answers = {
+        wanted: await ask_once(bound_probe_bodies(fields, probe_format(wanted)), provider, deadline_s=deadline_s)
+        for wanted in BINDING_FORMATS
+    }
+    diagnoses = [judge_structured(wanted, answers[wanted], is_asked_for=wanted == asked_for) for wanted in answers]
+    return [*diagnoses, judge_choice(answers)] if asked_for == AUTO else diagnoses
 
 
 def _of_error(area: str, error: NarrunError) -> Diagnosis:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -15,7 +15,7 @@ from narrun_async.app.endpoints import Endpoint, call_spec, open_endpoint
 from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, load_config, plan_new
 from narrun_async.app.running import Tell, tell_how_to_resume, tell_plan
 from narrun_async.app.working import begin_run
-from narrun_async.caller import Caller, make_probe
+from narrun_async.caller import Caller, choose_format, make_probe
 from narrun_async.clock import utc_end
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode
@@ -24,6 +24,7 @@ from narrun_async.limits import EndpointLimits, ServingGuard
 from narrun_async.logs import open_experiment_logs
 from narrun_async.metrics import extrapolate, spread_evenly
 from narrun_async.models import (
+    AnswerFormat,
     Attempt,
     Cohort,
     Experiment,
@@ -42,6 +43,7 @@ from narrun_async.operations.ingesting import SourceFile, find_known_source
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.progress import Progress
 from narrun_async.progress.commits import CommitJournal
+from narrun_async.reporting.banner import answer_words
 from narrun_async.reporting.estimate_lines import estimate_lines
 from narrun_async.stores import SqliteStore
 
@@ -62,8 +64,12 @@ async def estimate_experiment(
     database = chosen_database(request, config, environment)
     if not keep:
         items, n_narratives = await _items_without_writing(database, config, k)
+
+        async def tell_format(found: AnswerFormat) -> None:
+            tell(f"answers    {answer_words(config.model, found)}")
+
         async with open_endpoint(config, environment, api_url=None) as endpoint:
-            sample = await _send(config, endpoint, items)
+            sample = await _send(config, endpoint, items, on_format=tell_format)
         _say_estimate(config, sample, n_remaining=n_narratives, simulated=endpoint.is_simulated, say=say)
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
@@ -72,13 +78,13 @@ async def estimate_experiment(
         tell_plan(plan, tell)
         items = await pick_items(store, plan.experiment, n_remaining=plan.n_remaining, k=k)
         async with open_endpoint(config, environment, api_url=None) as endpoint:
-            n_left = await _send_and_keep(store, plan, endpoint, items, say)
+            n_left = await _send_and_keep(store, plan, endpoint, items, tell=tell, say=say)
     tell_how_to_resume(plan, database, tell)
     return ExitCode.TEMPORARY if n_left else ExitCode.COMPLETED
 
 
 async def _send_and_keep(
-    store: SqliteStore, plan: RunPlan, endpoint: Endpoint, items: Sequence[WorkItem], say: Tell
+    store: SqliteStore, plan: RunPlan, endpoint: Endpoint, items: Sequence[WorkItem], *, tell: Tell, say: Tell
 ) -> int:
     """A run that ends after the sample.
 
@@ -87,7 +93,12 @@ async def _send_and_keep(
     started = time.monotonic()
     start = begin_run(plan, endpoint)
     run_id = await store.begin_run(start)
-    sample = await _send(plan.config, endpoint, items)
+
+    async def keep_format(found: AnswerFormat) -> None:
+        await store.update_experiment(plan.experiment.experiment_id, {"answer_format": found.value})
+        tell(f"answers    {answer_words(plan.config.model, found)}")
+
+    sample = await _send(plan.config, endpoint, items, on_format=keep_format)
     outcomes, failed = sample
     runtime_s = time.monotonic() - started
     mark = ProgressMark(runtime_s=runtime_s, estimated_completion_time=None)
@@ -119,7 +130,17 @@ def _servings(outcomes: Sequence[Outcome]) -> list[Serving]:
 Sample = tuple[Sequence[Outcome], Sequence[Attempt]]
 
 
-async def _send(config: ExperimentConfig, endpoint: Endpoint, items: Sequence[WorkItem]) -> Sample:
+async def _send(
+    config: ExperimentConfig,
+    endpoint: Endpoint,
+    items: Sequence[WorkItem],
+    *,
+    on_format: Callable[[AnswerFormat], Awaitable[None]],
+) -> Sample:
+    """The outcomes, and the calls that decided nothing.
+
+    :param on_format: told what `response_format: auto` came to, before the first narrative is sent
+    """
     spec, rng, failed = call_spec(config), random.Random(), list[Attempt]()
     settings = limit_settings(config.operational, auto_means=AUTO_SAMPLE_CONCURRENCY)
     limits = EndpointLimits(
@@ -129,6 +150,10 @@ async def _send(config: ExperimentConfig, endpoint: Endpoint, items: Sequence[Wo
         sleep=anyio.sleep,
         rng=rng,
     )
+    if spec.choice is not None:
+        found = await choose_format(spec.choice, endpoint.provider, limits, deadline_s=spec.attempt_deadline_s)
+        await on_format(found)
+        spec = spec.decided(found)
     progress = Progress(n_done_before=0, n_remaining=len(items), clock=time.monotonic)
 
     async def record(attempt: Attempt) -> None:

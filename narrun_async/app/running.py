@@ -28,7 +28,7 @@ from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.models import Experiment, ExperimentStatus, Selection
 from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
-from narrun_async.reporting.banner import Banner, banner_lines
+from narrun_async.reporting.banner import Banner, answer_words, banner_lines
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
@@ -109,12 +109,16 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
         tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors")
         tell(f"to do      {plan.n_remaining} narratives, {pace_words(plan.config.operational)}")
+        words = answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
         n_narratives = await count_narratives(database, given)
         limit = given.run.max_narratives
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
         tell(f"to do      {min(n_narratives, limit or n_narratives)} of {n_narratives} narratives of {given.data.file}")
+        words = answer_words(given.model)
+    if words is not None:
+        tell(f"answers    {words}")
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
 
@@ -164,6 +168,8 @@ async def _finish(
     tell: Tell,
     say: Tell,
 ) -> None:
+    if result.answer_format is not None:
+        tell(f"answers    {answer_words(plan.config.model, result.answer_format)}")
     if result.problem is not None:
         tell(f"stopped: {result.problem}")
     if plan.config.operational.save_csv_json:
@@ -225,6 +231,7 @@ def _banner(plan: RunPlan, endpoint: Endpoint, database: Path) -> Banner:
         n_errors=plan.counts.n_errors,
         n_remaining=plan.n_remaining,
         pace=pace_words(plan.config.operational),
+        answers=answer_words(plan.config.model, plan.experiment.answer_format),
         log_dir=plan.experiment.log_dir,
     )
 

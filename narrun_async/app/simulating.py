@@ -19,9 +19,12 @@ def serve_simulation(
     host: str,
     port: int,
     record: Path | None,
+    record_heads: Path | None,
     on_ready: Callable[[str], None],
     faults: Sequence[str],
     always: Sequence[str],
+    response_formats: Sequence[str],
+    required_query: Sequence[str],
     knobs: Mapping[str, object],
     batch_knobs: Sequence[str] = (),
 ) -> None:
@@ -30,23 +33,28 @@ def serve_simulation(
     :raises UsageError: a knob or fault that makes no sense
     :raises TemporaryError: the port is taken
     """
-    rates = parse_fault_rates(faults)
+    by_flag = {
+        "fault_rates": parse_fault_rates(faults),
+        "always": dict(_split(text, "TEXT=FAULT") for text in always),
+        "response_formats": dict(_split(text, "TYPE=HANDLING") for text in response_formats),
+        "required_query": dict(_split(text, "NAME=VALUE") for text in required_query),
+    }
     batches = parse_batch_knobs(batch_knobs)
     try:
-        behaviour = Behaviour().changed(
-            {**knobs, "fault_rates": rates, "always": dict(_split_always(text) for text in always)}
-        )
+        behaviour = Behaviour().changed({**knobs, **by_flag})
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        serve_it = partial(serve, behaviour, host=host, port=port, record_path=record, on_ready=on_ready)
-        anyio.run(partial(serve_it, batch_knobs=batches))
+        paths = {"record_path": record, "heads_path": record_heads}
+        serve_it = partial(serve, behaviour, host=host, port=port, on_ready=on_ready, batch_knobs=batches)
+        anyio.run(partial(serve_it, **paths))
     except OSError as error:
         raise TemporaryError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _split_always(text: str) -> tuple[str, str]:
-    wanted, separator, fault = text.rpartition("=")
-    if not (wanted and separator):
-        raise UsageError(f"{text!r} is not TEXT=FAULT")
-    return wanted, fault
+def _split(text: str, form: str) -> tuple[str, str]:
+    """:raises UsageError: there is no `=` in it, or nothing before"""
+    before, separator, after = text.rpartition("=")
+    if not (before and separator):
+        raise UsageError(f"{text!r} is not {form}")
+    return before, after

@@ -50,7 +50,7 @@ async def work_on(
         store,
         endpoint.provider,
         plan.experiment,
-        spec=call_spec(plan.config),
+        spec=call_spec(plan.config, plan.experiment.answer_format),
         settings=RunSettings(
             limits=within_room(limit_settings(operational), most_calls),
             max_passes=operational.max_passes,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from narrun_async.models import Outcome, WorkItem
+from narrun_async.models import AnswerFormat, Outcome, WorkItem
 from narrun_async.prompting import Change, RequestTemplate
 from narrun_async.retrying import CallFailure, RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatChoice:
+    """`response_format: auto`, before an endpoint has shown what it obeys."""
+
+    templates: Mapping[AnswerFormat, RequestTemplate] = field(repr=False)
+    #: questions that show it, the bodies of each in the order in which they are tried; `off` is a plain one
+    probes: Mapping[AnswerFormat, tuple[bytes, ...]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +29,13 @@ class CallSpec:
     attempt_deadline_s: float
     #: an answer that cannot be used is asked for once more, with something changed
     second_try: bool = False
+    #: what is to be decided before `template` may be sent; None: nothing
+    choice: FormatChoice | None = None
+
+    def decided(self, answer_format: AnswerFormat) -> CallSpec:
+        """The same with nothing left open."""
+        assert self.choice is not None
+        return replace(self, template=self.choice.templates[answer_format], choice=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from narrun_async import __version__
 from narrun_async.cli import (
     batch,
     browse,
+    configurations,
     data,
     estimate,
     evaluate,
@@ -61,6 +62,7 @@ batch.register(app)
 experiments.register(app)
 browse.register(app)
 data.register(app)
+configurations.register(app)
 estimate.register(app)
 evaluate.register(app)
 examine.register(app)

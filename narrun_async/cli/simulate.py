@@ -56,7 +56,22 @@ def simulate(
         typer.Option("--known-model", help="Only these models exist; may be repeated.", show_default=False),
     ] = None,
     require_key: Annotated[
-        str | None, typer.Option("--require-key", help="The bearer key that is asked for.", show_default=False)
+        str | None, typer.Option("--require-key", help="The key that is asked for.", show_default=False)
+    ] = None,
+    key_header: Annotated[
+        str, typer.Option("--key-header", help="Header that it is looked for in; bearer: Authorization.")
+    ] = "bearer",
+    require_query: Annotated[
+        list[str] | None,
+        typer.Option("--require-query", help="NAME=VALUE without which there is a 404.", show_default=False),
+    ] = None,
+    response_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--response-format",
+            help="TYPE=HANDLING: bind, ignore, refuse or garble answers to it; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     refuse_parameter: Annotated[
         list[str] | None,
@@ -74,6 +89,10 @@ def simulate(
         Path | None,
         typer.Option(help="Append every request body to this file (it holds prompts).", show_default=False),
     ] = None,
+    record_heads: Annotated[
+        Path | None,
+        typer.Option("--record-heads", help="Likewise path, query and headers, without the key.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve a simulated OpenAI-compatible endpoint until it is stopped; its answers mean nothing.
 
@@ -86,10 +105,13 @@ def simulate(
         host=host,
         port=port,
         record=record,
+        record_heads=record_heads,
         on_ready=lambda url: typer.echo(url),
         faults=fault or [],
         always=always or [],
         batch_knobs=batch or [],
+        response_formats=response_format or [],
+        required_query=require_query or [],
         knobs={
             "seed": seed,
             "latency_model": latency_model,
@@ -105,6 +127,7 @@ def simulate(
             "enough_tokens": enough_tokens,
             "known_models": tuple(known_model or ()),
             "auth_key": require_key,
+            "auth_header": key_header,
             "unsupported_parameters": tuple(refuse_parameter or ()),
         },
     )

@@ -29,6 +29,7 @@ _EXPERIMENTS: Mapping[str, str] = {
     "model_name": "the model that was asked for",
     "model_provider": "simulated, or openai-compatible; the answers of a simulated one mean nothing",
     "temperature": "sent with every request",
+    "answer_format": "where `response_format` is auto: what the endpoint was found to bind its answers to",
     "prompt_version": "version of the prompt",
     "prompt_author": "who wrote the prompt",
     "system_prompt": "the system message",

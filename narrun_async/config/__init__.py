@@ -1,7 +1,7 @@
 """Owns what an experiment's settings are and which of them are frozen; reads no file and no environment by itself.
 
-`sections` are the settings, `urls` the address and the key, `documents` turns a YAML mapping into settings,
-`snapshots` turns settings into the stored text and back.
+`sections` are the settings, `urls` the address and the key, `request_options` what goes along with every request,
+`documents` turns a YAML mapping into settings, `snapshots` turns settings into the stored text and back.
 """
 
 from narrun_async.config.documents import apply_environment, notices, parse_config
@@ -27,7 +27,7 @@ from narrun_async.config.snapshots import (
     snapshot_json,
     snapshot_sha256,
 )
-from narrun_async.config.urls import expand_url, resolve_api_key
+from narrun_async.config.urls import expand_fields, expand_url, resolve_api_key
 
 __all__ = [
     "NOT_SET",
@@ -46,6 +46,7 @@ __all__ = [
     "config_from_snapshot",
     "diff_snapshots",
     "digest_text",
+    "expand_fields",
     "expand_url",
     "notices",
     "parse_config",

@@ -12,6 +12,8 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from narrun_async.config.advice import EXPLAINED, MEANT
+
 #: complaints in one sentence; the rest is counted
 MAX_COMPLAINTS = 5
 #: a misindented prompt can turn up as a key: no more of it than this is shown
@@ -20,10 +22,7 @@ MAX_KEY_CHARS = 40
 #: keys that are read before validation, so that no model knows them
 _FILE_KEYS = frozenset({"system_prompt_file", "user_template_file"})
 
-_EXPLAINED_KEYS = {
-    "model.api_key": "`model.api_key`: a key is never written into a configuration; name its variable in "
-    "`model.api_key_env` or its file in `model.api_key_file`",
-}
+_MARKS = frozenset({"[key]", "[mapping]", "[mode]"})
 
 _PHRASES = {
     "missing": "is missing",
@@ -47,7 +46,7 @@ def complaint_about(error: ValidationError, *, known: type[BaseModel], origin: s
 
     :param known: the model whose fields are the keys that exist
     """
-    keys = _keys_by_section(known)
+    keys = known_keys(known)
     sentences = list(dict.fromkeys(_sentence(detail, keys) for detail in error.errors(include_url=False)))
     shown = sentences[:MAX_COMPLAINTS]
     if len(sentences) > MAX_COMPLAINTS:
@@ -59,9 +58,9 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
     path = tuple(str(part) for part in detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return _EXPLAINED_KEYS.get(".".join(path)) or f"unknown key {dotted(path)}{_suggestion(path, keys)}"
-    # pydantic's mark for the key of a mapping; an unknown key may itself be called so
-    path = tuple(part for part in path if part != "[key]")
+        return _complaint_about_key(path, keys)
+    # marks for the key of a mapping and for the kind of a value; an unknown key may itself be called so
+    path = tuple(part for part in path if part not in _MARKS)
     context = detail.get("ctx", {})
     if kind == "value_error":
         problem = str(context["error"])
@@ -76,15 +75,28 @@ def _sentence(detail: ErrorDetails, keys: Mapping[str, frozenset[str]]) -> str:
     return f"{dotted(path)} {'must be ' + limits[0] if limits else _PHRASES.get(kind, 'is not valid here')}"
 
 
-def _suggestion(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
-    unknown = path[-1]
-    if len(path) <= 2:
+def _complaint_about_key(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
+    advice = advice_on_key(path, keys)
+    if path[-1].lower() in EXPLAINED:
+        return f"{dotted(path)}: {advice}"
+    return f"unknown key {dotted(path)}" + (f" ({advice})" if advice else "")
+
+
+def advice_on_key(path: tuple[str, ...], keys: Mapping[str, frozenset[str]]) -> str:
+    """What to do in place of a key that does not exist, as far as its name tells; empty where it tells nothing.
+
+    :param keys: of `known_keys`
+    """
+    name = path[-1].lower()
+    if name in EXPLAINED:
+        return EXPLAINED[name]
+    meant: list[tuple[str, ...]] = [(section, name) for section, names in keys.items() if section and name in names]
+    if not meant and name in MEANT:
+        meant = [(MEANT[name],)]
+    if not meant and len(path) <= 2:
         section = path[0] if len(path) == 2 else ""
-        near = get_close_matches(unknown, sorted(keys.get(section, ())), n=1)
-        if near:
-            return f" (did you mean {dotted((*path[:-1], near[0]))}?)"
-    elsewhere = [section for section, names in keys.items() if section and unknown in names]
-    return f" (did you mean {dotted((elsewhere[0], unknown))}?)" if elsewhere else ""
+        meant = [(*path[:-1], near) for near in get_close_matches(name, sorted(keys.get(section, ())), n=1)]
+    return f"did you mean {' or '.join(map(dotted, meant))}?" if meant else ""
 
 
 def dotted(path: tuple[str, ...]) -> str:
@@ -94,7 +106,7 @@ def dotted(path: tuple[str, ...]) -> str:
     return "`" + "".join(c if c.isprintable() else "�" for c in ".".join(parts)) + "`"
 
 
-def _keys_by_section(known: type[BaseModel]) -> dict[str, frozenset[str]]:
+def known_keys(known: type[BaseModel]) -> dict[str, frozenset[str]]:
     """Section → its keys; the empty name stands for the top level."""
     keys = {"": frozenset(known.model_fields)}
     for name, field in known.model_fields.items():

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from narrun_async.config.complaints import complaint_about
+from narrun_async.config.complaints import MAX_COMPLAINTS, complaint_about
 from narrun_async.config.sections import (
     PLACEHOLDER,
     ExperimentConfig,
@@ -20,6 +20,7 @@ from narrun_async.config.sections import (
     RunSection,
     provider_kind_of,
 )
+from narrun_async.config.urls import DEPLOYMENTS, VARIABLE
 from narrun_async.errors import ConfigurationError
 
 #: keys of the predecessor, and what became of each
@@ -29,6 +30,21 @@ LEGACY_KEYS: Mapping[str, str] = MappingProxyType(
         "batch_size": "rows are committed in small groups by themselves",
         "resume_enabled": "every run can be resumed",
         "progress_tracking": "progress is always tracked",
+    }
+)
+
+#: settings in which `${NAME}` stands for a variable of the environment, filled in anew for each run
+FILLED_IN = ("model.api_url", "model.headers", "model.query", "model.api_key_file")
+PROMPTS = ("prompt.system_prompt", "prompt.user_template")
+#: what does for a setting what a variable did for the predecessor
+INSTEAD_OF_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {
+        "model.name": "set LLM_MODEL, or write the model's name itself",
+        "run.database": "set EXPERIMENTS_DB, or write the file's name itself",
+        "run.experiment_id": "take the key out, and set EXPERIMENT_ID",
+        "run.max_narratives": "take the key out, and give `--max-narratives`",
+        "run.concurrency": "take the key out, and give `--concurrency`",
+        "model.api_key_env": "write the variable's name without `${}`",
     }
 )
 
@@ -45,7 +61,7 @@ class RunDocument(RunSection, OperationalSettings):
     progress_tracking: object = None
 
 
-class _Document(FrozenSections):
+class Document(FrozenSections):
     """A whole YAML file, prompt texts already read."""
 
     run: RunDocument
@@ -68,13 +84,14 @@ def parse_config(
     """
     document = apply_environment(raw, environment)
     document = _with_overrides(document, overrides)
+    _refuse_variables(document, origin)
     document = _with_prompt_texts(document, read_text, origin)
     document = _with_present_defaults(document)
     try:
-        parsed = _Document.model_validate(document)
+        parsed = Document.model_validate(document)
     except ValidationError as error:
         # not chained: the validation error holds the prompts
-        raise ConfigurationError(complaint_about(error, known=_Document, origin=origin)) from None
+        raise ConfigurationError(complaint_about(error, known=Document, origin=origin)) from None
     return _split(parsed)
 
 
@@ -100,6 +117,38 @@ def apply_environment(raw: Mapping[str, object], environment: Mapping[str, str])
     return document
 
 
+def variables_out_of_place(document: Mapping[str, object]) -> dict[str, list[str]]:
+    """Dotted key → the `${NAME}`s in it, for the settings in which none is filled in; prompts are sent as they are."""
+    found: dict[str, list[str]] = {}
+    for section, settings in document.items():
+        for key, value in settings.items() if isinstance(settings, Mapping) else ():
+            dotted = f"{section}.{key}"
+            if dotted not in FILLED_IN and dotted not in PROMPTS and (names := _variables_in(value)):
+                found[dotted] = [*dict.fromkeys(names)]
+    return found
+
+
+def _variables_in(value: object) -> list[str]:
+    if isinstance(value, str):
+        return VARIABLE.findall(value)
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [name for one in inner for name in _variables_in(one)]
+
+
+def _refuse_variables(document: Mapping[str, object], origin: str) -> None:
+    """:raises ConfigurationError: a `${NAME}` stands where the predecessor would have filled it in, and we do not"""
+    found = variables_out_of_place(document)
+    if not found:
+        return
+    uses = [f"`{key}` uses {', '.join(f'${{{name}}}' for name in names)}" for key, names in found.items()]
+    advice = dict.fromkeys(INSTEAD_OF_VARIABLES.get(key, "write the value itself") for key in found)
+    raise ConfigurationError(
+        f"{origin}: {'; '.join(uses[:MAX_COMPLAINTS])}, and variables are filled in only in "
+        f"{', '.join(f'`{key}`' for key in FILLED_IN)}",
+        advice="; ".join([*advice][:MAX_COMPLAINTS]),
+    )
+
+
 def notices(config: ExperimentConfig, environment: Mapping[str, str] = NO_ENVIRONMENT) -> tuple[str, ...]:
     """What a person should know though nothing is wrong, one sentence each."""
     found = [f"`run.{key}` has no effect: {LEGACY_KEYS[key]}" for key in config.ignored_keys]
@@ -108,10 +157,29 @@ def notices(config: ExperimentConfig, environment: Mapping[str, str] = NO_ENVIRO
         ("user_template", config.prompt.user_template),
     ):
         if "${" in text:
-            found.append(f"`prompt.{key}` contains `${{`; prompts are sent as they are, no variable is filled in")
+            found.append(
+                f"`prompt.{key}` contains `${{`; prompts are sent as they are (the R pipeline filled variables in)"
+            )
+    found += _request_notices(config)
     if PLACEHOLDER in (config.prompt.system_prompt or ""):
         found.append(f"`prompt.system_prompt` contains {PLACEHOLDER}; the narrative goes into `user_template` only")
     return (*found, *_environment_notices(config, environment))
+
+
+def _request_notices(config: ExperimentConfig) -> list[str]:
+    model, prompt = config.model, config.prompt
+    found = []
+    asked = model.response_format
+    kind = asked.get("type") if isinstance(asked, dict) else asked
+    if kind in ("auto", "json_object") and "json" not in f"{prompt.system_prompt} {prompt.user_template}".casefold():
+        found.append("the prompts do not speak of JSON; OpenAI and Azure then refuse `response_format` json_object")
+    url = model.api_url or ""
+    if (DEPLOYMENTS in url or ".azure.com" in url) and not model.is_azure and model.api_key_header is None:
+        found.append(
+            "`model.api_url` looks like Azure, which wants the key in a header `api-key`: write `provider: azure`, or "
+            "`api_key_header: bearer` if this is meant"
+        )
+    return found
 
 
 def _environment_notices(config: ExperimentConfig, environment: Mapping[str, str]) -> list[str]:
@@ -177,7 +245,7 @@ def _with_prompt_texts(document: dict[str, object], read_text: Callable[[str], s
     return document
 
 
-def _split(parsed: _Document) -> ExperimentConfig:
+def _split(parsed: Document) -> ExperimentConfig:
     written = parsed.run
     return ExperimentConfig(
         experiment=parsed.experiment,

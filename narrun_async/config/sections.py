@@ -5,19 +5,26 @@
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from narrun_async.config.urls import check_api_url
+from narrun_async.config.request_options import (
+    BEARER,
+    BodyFields,
+    HeaderFields,
+    KeyHeader,
+    QueryFields,
+    ReasoningEffort,
+    ResponseFormat,
+)
+from narrun_async.config.urls import VARIABLE, check_api_url, lacks_api_version
+from narrun_async.config.values import Line, ProseText, Text
 
 #: where the narrative goes in the user template
 PLACEHOLDER = "<<TEXT>>"
-#: longest one-line setting, in characters
-MAX_LINE_CHARS = 1_000
 #: a million seconds is eleven days: beyond it a duration is a slip of the keyboard
 MAX_DURATION_S = 1_000_000
 #: of tokens, narratives, errors: beyond it a count is a slip of the keyboard
@@ -29,31 +36,6 @@ MAX_CONCURRENCY = 4096
 
 #: SQLite, and most servers, keep seeds in a signed 64-bit integer
 MAX_SEED = 2**63 - 1
-
-Json = TypeVar("Json", str, dict[str, JsonValue])
-
-
-def _encodable(value: Json) -> Json:
-    # environment variables and JSON escapes can bring lone surrogates, which no UTF-8 text holds
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode text") from None
-    return value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
-def _one_line(value: str) -> str:
-    if len(value) > MAX_LINE_CHARS:
-        raise ValueError(f"must be at most {MAX_LINE_CHARS:,} characters long")
-    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in value):
-        raise ValueError("must be one line without control characters")
-    return value
 
 
 def _with_placeholder(value: str) -> str:
@@ -69,9 +51,6 @@ def _experiment_id(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
 def _number_or_auto(value: object) -> object:
     is_number = type(value) is int and 1 <= value <= MAX_CONCURRENCY
     if not is_number and value != AUTO:
@@ -81,8 +60,6 @@ def _number_or_auto(value: object) -> object:
 
 #: calls in flight, or `auto`
 Concurrency = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
-Line = Annotated[Text, AfterValidator(_not_blank), AfterValidator(_one_line)]
-ProseText = Annotated[Text, AfterValidator(_not_blank)]
 TemplateText = Annotated[Text, AfterValidator(_with_placeholder)]
 ApiUrl = Annotated[str, AfterValidator(check_api_url)]
 ExperimentReference = Annotated[str, AfterValidator(_experiment_id)]
@@ -115,14 +92,19 @@ class ProviderKind(StrEnum):
 _OPENAI_COMPATIBLE_NAMES = frozenset(
     {
         "openaicompatible", "openai", "lmstudio", "vllm", "ollama", "llamacpp", "llamaserver", "localai", "sglang",
-        "tgi", "mlx", "mlxlm", "jan", "litellm", "openrouter", "together", "groq", "azure", "local", "custom",
+        "tgi", "mlx", "mlxlm", "jan", "litellm", "openrouter", "together", "groq", "azure", "azureopenai", "local",
+        "custom",
     }
 )  # fmt: skip
 
 
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
 def provider_kind_of(provider: str) -> ProviderKind | None:
     """The kind that a name stands for, however it is cased and punctuated; None for an unknown one."""
-    letters = "".join(character for character in provider.casefold() if character.isalnum())
+    letters = _letters(provider)
     if letters == "simulated":
         return ProviderKind.SIMULATED
     return ProviderKind.OPENAI_COMPATIBLE if letters in _OPENAI_COMPATIBLE_NAMES else None
@@ -155,21 +137,41 @@ class ModelSection(Section):
     api_url: ApiUrl | None = None
     temperature: float = Field(ge=0, le=2)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    #: the name that newer OpenAI models want instead; at most one of the two is sent
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    #: a word that the server knows; it is passed on
+    reasoning_effort: ReasoningEffort | None = None
     #: sent with every request; `run.seed` is not
     seed: Seed | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
-    #: sent as it is
-    response_format: Annotated[dict[str, JsonValue], AfterValidator(_encodable)] | None = None
     #: an answer that cannot be used is asked for once more, with something changed. A file that does not say means true
     #: (`documents`); a snapshot that does not say is of before there was a second try
     second_try: bool = False
+    #: how the server binds its answers to JSON: a mode, or a mapping that is sent as it is; None: it is not asked to
+    response_format: ResponseFormat = None
+    #: further header fields and query parameters, with `${NAME}` unexpanded
+    headers: HeaderFields = Field(default_factory=dict)
+    query: QueryFields = Field(default_factory=dict)
+    #: further fields of the request body
+    body: BodyFields = Field(default_factory=dict)
     #: the variable that holds the key, which must then be set; None: OPENAI_API_KEY if there is one
     api_key_env: VariableName | None = None
     api_key_file: Line | None = None
+    #: `bearer`, or the header that carries the key as it is; None: `api-key` for Azure, else `bearer`
+    api_key_header: KeyHeader | None = None
 
     @property
     def provider_kind(self) -> ProviderKind:
         return provider_kind_of(self.provider) or ProviderKind.OPENAI_COMPATIBLE
+
+    @property
+    def is_azure(self) -> bool:
+        return _letters(self.provider).startswith("azure")
+
+    @property
+    def key_header(self) -> str:
+        """Where the key goes: `bearer`, or a header's name."""
+        return self.api_key_header or ("api-key" if self.is_azure else BEARER)
 
     @model_validator(mode="after")
     def _endpoint_is_complete(self) -> Self:
@@ -181,9 +183,36 @@ class ModelSection(Section):
             )
         if not simulated and self.api_url is None:
             raise ValueError("`api_url` is missing; write it, or set LLM_API_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_said_twice(self) -> Self:
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("`api_key_env` and `api_key_file` contradict each other; keep one of them")
+        if self.key_header.lower() in {name.lower() for name in self.headers}:
+            raise ValueError(f"`headers` must not set `{self.key_header}`, which carries the key")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError(
+                "`max_tokens` and `max_completion_tokens` are two names of one limit; keep the one that the server "
+                "takes (newer OpenAI models take the latter only)"
+            )
+        for name, _ in parse_qsl(urlsplit(self._address()).query, keep_blank_values=True):
+            if name in self.query:
+                raise ValueError(f"`{name}` stands in `api_url` and in `query`; keep one of them")
         return self
+
+    @model_validator(mode="after")
+    def _azure_has_its_version(self) -> Self:
+        if lacks_api_version(self._address(), self.query):
+            raise ValueError(
+                "`api_url` is an Azure deployment, which needs an `api-version`; add `?api-version=2024-10-21` to it, "
+                "or write it under `query`, or use the form that ends in `/openai/v1`"
+            )
+        return self
+
+    def _address(self) -> str:
+        """What can be said of the URL before its variables are known."""
+        return VARIABLE.sub("1", self.api_url or "")
 
 
 class PromptSection(Section):

@@ -42,9 +42,13 @@ class Difference:
 
 
 def snapshot_json(config: ExperimentConfig) -> str:
-    """The frozen sections as canonical JSON: sorted keys, no white space, letters as they are."""
+    """The frozen sections as canonical JSON: sections and settings sorted, no white space, letters as they are.
+
+    A mapping that is sent keeps the order in which it was written: a model answers in that of a schema's properties.
+    """
     frozen = config.model_dump(mode="json", include=set(FrozenSections.model_fields))
-    return json.dumps(frozen, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    in_order = {name: settings and dict(sorted(settings.items())) for name, settings in sorted(frozen.items())}
+    return json.dumps(in_order, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def snapshot_sha256(config: ExperimentConfig) -> str:
@@ -78,8 +82,7 @@ def diff_snapshots(stored: str, current: str) -> list[Difference]:
 
     :raises ConfigurationError: one of the texts is no snapshot
     """
-    before = dict(_flat(json.loads(snapshot_json(config_from_snapshot(stored)))))
-    after = dict(_flat(json.loads(snapshot_json(config_from_snapshot(current)))))
+    before, after = _settings(stored), _settings(current)
     return [
         _difference(key, before.get(key, _ABSENT), after.get(key, _ABSENT))
         for key in sorted(before.keys() | after.keys())
@@ -88,12 +91,12 @@ def diff_snapshots(stored: str, current: str) -> list[Difference]:
 
 
 def settings_of_snapshot(snapshot: str) -> dict[str, str]:
-    """Every setting by its dotted key, as a short text; prompts and long texts by the first digits of their SHA-256.
+    """Every setting that is set, by its dotted key, as a short text; prompts and long texts by the first digits of
+    their SHA-256.
 
     :raises ConfigurationError: the text is no snapshot
     """
-    flat = _flat(json.loads(snapshot_json(config_from_snapshot(snapshot))))
-    return {key: _shortest(key, value) for key, value in flat}
+    return {key: _shortest(key, value) for key, value in _settings(snapshot).items()}
 
 
 def digest_text(text: str) -> str:
@@ -105,7 +108,7 @@ def _shortest(key: str, value: object) -> str:
     if isinstance(value, str):
         is_hidden = key in _ALWAYS_HIDDEN or len(value) > MAX_SHOWN_CHARS or "\n" in value
         return digest_text(value) if is_hidden else value
-    return NOT_SET if value is None else _shown(value, hidden=False)
+    return _shown(value, hidden=False)
 
 
 def _same(one: object, other: object) -> bool:
@@ -115,10 +118,22 @@ def _same(one: object, other: object) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def _flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+def _settings(snapshot: str) -> dict[str, object]:
+    """Dotted key → value; a setting that is null or an empty mapping is not set, and is not among them."""
+    sections = json.loads(snapshot_json(config_from_snapshot(snapshot)))
+    return {
+        key: value
+        for section, settings in sections.items()
+        for name, setting in (settings or {}).items()
+        if setting not in (None, {})
+        for key, value in _flat(setting, f"{section}.{name}")
+    }
+
+
+def _flat(value: object, key: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
+            yield from _flat(inner, f"{key}.{name}")
     else:
         yield key, value
 
@@ -136,7 +151,7 @@ def _difference(key: str, stored: object, current: object) -> Difference:
 
 
 def _shown(value: object, hidden: bool) -> str:
-    if value is _ABSENT or value is None:
+    if value is _ABSENT:
         return NOT_SET
     if hidden and isinstance(value, str):
         return f"{len(value):,} characters, sha256 {_sha256(value)[:12]}…"

@@ -18,8 +18,9 @@ from pathlib import PurePath
 
 from narrun_async.config.complaints import dotted
 from narrun_async.config.documents import parse_config
-from narrun_async.config.sections import MAX_LINE_CHARS, ExperimentConfig
+from narrun_async.config.sections import ExperimentConfig
 from narrun_async.config.snapshots import snapshot_sha256
+from narrun_async.config.values import MAX_LINE_CHARS
 from narrun_async.errors import ConfigurationError
 
 #: more experiments than that are a slip of the keyboard

@@ -17,9 +17,17 @@ MAX_URL_CHARS = 2_000
 #: far longer than any key, far shorter than a file that was named by mistake
 MAX_KEY_CHARS = 8_192
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET_WORDS = ("key", "token", "secret", "passw", "pwd", "auth", "credential", "signature")
+#: in the path of Azure's older form; its newer one ends in `/openai/v1`
+DEPLOYMENTS = "/openai/deployments/"
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+#: a `${` that no variable's name follows
+BROKEN_VARIABLE = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
+#: an author is no authorization
+_SECRET_WORDS = re.compile(r"key|token|secret|passw|pwd|auth(?!or(?!i))|credential|signature")
 _SECRET_NAMES = frozenset({"sig", "sas", "code", "pass", "user", "username", "session", "sid", "jwt"})
+#: everybody's environment has these, and who is asking is no secret
+_HARMLESS_VARIABLES = frozenset({"user", "username"})
 
 
 def check_api_url(url: str) -> str:
@@ -27,13 +35,11 @@ def check_api_url(url: str) -> str:
 
     :raises ValueError: it cannot become an http(s) URL, or it holds or asks for a secret; the message shows none of it
     """
-    for name in _VARIABLE.findall(url):
-        if _sounds_secret(name):
-            raise ValueError(f"must not contain the key (${{{name}}}); name the variable in `model.api_key_env`")
-    without_variables = _VARIABLE.sub("1", url)
-    if "${" in without_variables:
+    refuse_secret_variables(url)
+    if BROKEN_VARIABLE.search(url):
         raise ValueError("has a `${` that is no `${NAME}`")
-    if _VARIABLE.match(url):
+    without_variables = VARIABLE.sub("1", url)
+    if VARIABLE.match(url):
         # the variable brings scheme and host: what follows it is all that can be judged before it is known
         rest = without_variables[1:]
         without_variables = f"http://host{rest if rest[:1] in ('/', '?', ':') or not rest else '/' + rest}"
@@ -61,13 +67,21 @@ def _check_parts(url: str) -> None:
     if "#" in url:
         raise ValueError("must not contain a fragment (#)")
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if _sounds_secret(name):
+        if sounds_secret(name):
             raise ValueError("must not carry a key in its query; keys come from `model.api_key_env` or `api_key_file`")
 
 
-def _sounds_secret(name: str) -> bool:
+def sounds_secret(name: str) -> bool:
+    """Whether something of this name may be a key or password."""
     lowered = name.casefold()
-    return lowered in _SECRET_NAMES or any(word in lowered for word in _SECRET_WORDS)
+    return lowered in _SECRET_NAMES or _SECRET_WORDS.search(lowered) is not None
+
+
+def refuse_secret_variables(value: str) -> None:
+    """:raises ValueError: a `${NAME}` in it asks for a key"""
+    for name in VARIABLE.findall(value):
+        if name.casefold() not in _HARMLESS_VARIABLES and sounds_secret(name):
+            raise ValueError(f"must not contain the key (${{{name}}}); name the variable in `model.api_key_env`")
 
 
 def expand_url(url: str, environment: Mapping[str, str]) -> str:
@@ -80,6 +94,25 @@ def expand_url(url: str, environment: Mapping[str, str]) -> str:
         _check_parts(expanded)
     except ValueError as error:
         raise ConfigurationError(f"`model.api_url`, with its variables filled in, {error}") from None
+    return expanded
+
+
+def lacks_api_version(url: str, query: Mapping[str, str]) -> bool:
+    """Whether a URL is one of Azure's deployments, which answer 404 where no api-version is named, and none is."""
+    parts = urlsplit(url)
+    named = {name.casefold() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    return DEPLOYMENTS in parts.path and "api-version" not in named | {name.casefold() for name in query}
+
+
+def expand_fields(fields: Mapping[str, str], environment: Mapping[str, str], *, key: str) -> dict[str, str]:
+    """Header fields or query parameters to send, every `${NAME}` replaced once.
+
+    :raises ConfigurationError: a variable is not set, or brings characters that cannot be sent
+    """
+    expanded = {name: _expand(value, environment, key=f"{key}.{name}") for name, value in fields.items()}
+    for name, value in expanded.items():
+        if not value.isprintable():
+            raise ConfigurationError(f"`{key}.{name}`, with its variables filled in, has control characters")
     return expanded
 
 
@@ -120,10 +153,10 @@ def _checked_key(text: str, *, source: str) -> str:
 
 
 def _expand(value: str, environment: Mapping[str, str], *, key: str) -> str:
-    for name in _VARIABLE.findall(value):
+    for name in VARIABLE.findall(value):
         if not environment.get(name):
             raise ConfigurationError(
                 f"`{key}` uses ${{{name}}}, and the environment variable {name} is not set",
                 advice=f"set {name}, or write the value into `{key}`",
             )
-    return _VARIABLE.sub(lambda match: environment[match.group(1)], value)
+    return VARIABLE.sub(lambda match: environment[match.group(1)], value)

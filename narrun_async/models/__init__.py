@@ -34,6 +34,7 @@ from narrun_async.models.calls import (
     WriterMessage,
 )
 from narrun_async.models.experiments import (
+    AnswerFormat,
     CanaryCounts,
     Cohort,
     CohortRow,
@@ -73,6 +74,7 @@ from narrun_async.models.verification import InvariantFinding
 __all__ = [
     "NO_USAGE",
     "SECOND_TRY",
+    "AnswerFormat",
     "AnswerIndicators",
     "Attempt",
     "Batch",

@@ -28,6 +28,17 @@ class Selection(StrEnum):
     MISSING_AND_ERRORS = "missing+errors"
 
 
+class AnswerFormat(StrEnum):
+    """What the endpoint is asked to bind its answers to. Stored; never renamed."""
+
+    #: our schema of the answer
+    JSON_SCHEMA = "json_schema"
+    #: any JSON object
+    JSON_OBJECT = "json_object"
+    #: nothing is asked
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
     """The frozen set of narratives of an experiment."""
@@ -53,6 +64,8 @@ class Experiment:
     created_at: str
     #: every column of the `experiments` row, for display and export
     columns: Mapping[str, object] = field(repr=False)
+    #: what a probe decided where the configuration leaves it to one; None: nothing yet, or nothing was left to it
+    answer_format: AnswerFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

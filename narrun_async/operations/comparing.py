@@ -39,6 +39,9 @@ def comparable_settings(experiment: Experiment) -> Mapping[str, str]:
     if experiment.config_json is not None:
         try:
             found = settings_of_snapshot(experiment.config_json)
+            if experiment.answer_format is not None:
+                # what `auto` came to is part of what was asked
+                found["model.response_format"] = f"auto: {experiment.answer_format}"
             return {key: value for key, value in found.items() if not key.startswith(_ASIDE)}
         except ConfigurationError:
             pass  # of another version; the columns say the most important ones

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from narrun_async.answer_format import obeys
 from narrun_async.errors import ExitCode
-from narrun_async.models import Envelope
-from narrun_async.prompting import PROBE_FIELD
+from narrun_async.models import AnswerFormat, Envelope
 from narrun_async.reporting.diagnosis import Diagnosis, fine, notice, wrong
 from narrun_async.reporting.wording import duration_text
 from narrun_async.retrying import CallFailure, FailureClass
@@ -110,35 +109,41 @@ def judge_probe(result: Envelope | CallFailure, *, model: str, latency_s: float)
     return diagnoses
 
 
-def judge_structured(kind: str, result: Envelope | CallFailure, *, is_asked_for: bool) -> Diagnosis:
-    """What the answer to a request with that `response_format` means.
+def answers_requests(result: Envelope | CallFailure) -> bool:
+    """Whether there is something at the endpoint that reads requests, if not this one."""
+    return not isinstance(result, CallFailure) or result.failure_class is FailureClass.PERMANENT
+
+
+def judge_structured(wanted: AnswerFormat, result: Envelope | CallFailure, *, is_asked_for: bool) -> Diagnosis:
+    """What the answer to a question with that `response_format` means.
 
     :param is_asked_for: the configuration sends it with every narrative
     """
     if isinstance(result, CallFailure):
         if result.failure_class is not FailureClass.PERMANENT:
-            return notice(ENDPOINT, f"structured output: {kind} cannot be told: {result.message}")
-        sentence = f"structured output: {kind} is refused: {result.message}"
+            return notice(ENDPOINT, f"structured output: {wanted} cannot be told: {result.message}")
+        sentence = f"structured output: {wanted} is refused: {result.message}"
         if is_asked_for:
-            advice = "take `model.response_format` out, or give the form that this server knows"
+            advice = "take `model.response_format` out, give the form that this server knows, or let `auto` find it"
             return wrong(ENDPOINT, sentence, advice, exit_code=ExitCode.CONFIGURATION)
-        return notice(ENDPOINT, sentence, "leave `model.response_format` out, as now")
-    if _obeys(kind, result.content):
-        return fine(ENDPOINT, f"structured output: {kind} is supported")
+        return notice(ENDPOINT, sentence, "do not ask for it in `model.response_format`")
+    if obeys(wanted, result):
+        return fine(ENDPOINT, f"structured output: {wanted} is supported")
     if result.finish_reason == "length":
-        return notice(ENDPOINT, f"structured output: {kind} cannot be told: the answer was cut short")
+        return notice(ENDPOINT, f"structured output: {wanted} cannot be told: the answer was cut short")
     advice = "do not rely on it: answers that are no JSON become error rows"
-    return notice(ENDPOINT, f"structured output: {kind} is accepted and ignored", advice)
+    return notice(ENDPOINT, f"structured output: {wanted} is accepted and ignored", advice)
 
 
-def _obeys(kind: str, content: str) -> bool:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(value, dict):
-        return False
-    return kind == "json_object" or (value.keys() == {PROBE_FIELD} and isinstance(value[PROBE_FIELD], bool))
+def judge_choice(results: Mapping[AnswerFormat, Envelope | CallFailure]) -> Diagnosis:
+    """What `response_format: auto` would come to with these answers."""
+    for wanted, result in results.items():
+        if isinstance(result, CallFailure):
+            if not answers_requests(result):
+                return notice(ENDPOINT, "`response_format: auto` would ask again until the endpoint is well")
+        elif obeys(wanted, result):
+            return fine(ENDPOINT, f"`response_format: auto` would ask for {wanted}")
+    return notice(ENDPOINT, "`response_format: auto` would ask for nothing", "the parser takes JSON out of prose, too")
 
 
 def _judge_failure(failure: CallFailure, took: str) -> Diagnosis:

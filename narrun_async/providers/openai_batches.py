@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from narrun_async.config.request_options import BEARER
 from narrun_async.errors import StorageError
 from narrun_async.models import ErrorCategory, RawReply, RemoteBatch, RemoteFile
 from narrun_async.providers.batch_objects import Object, Page, read_object, read_page, remote_batch, remote_file
@@ -58,10 +59,12 @@ class OpenAIBatchProvider:
         api_key: str | None,
         allow_remote: bool = False,
         extra_headers: Mapping[str, str] | None = None,
+        key_header: str = BEARER,
         deadline_s: float = DEADLINE_S,
         stall_s: float = DOWNLOAD_STALL_S,
     ) -> None:
         """
+        :param key_header: the header that carries the key as it is, or `bearer`
         :param deadline_s: of a call that carries no file
         :param stall_s: longest time of a download without a single byte
         :raises ConfigurationError: a URL, key or header that cannot be sent
@@ -69,7 +72,7 @@ class OpenAIBatchProvider:
         self._deadline_s = deadline_s
         self._stall_s = stall_s
         self._base = batch_base_url(url)
-        self._headers = request_headers(api_key, extra_headers or {})
+        self._headers = request_headers(api_key, extra_headers or {}, key_header=key_header)
         self._secrets = written_forms(api_key)
         self._transport = OneShotTransport(allow_remote=allow_remote)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from types import MappingProxyType
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import httpx
 
 from narrun_async import __version__
+from narrun_async.config.request_options import BEARER, HEADER_NAME, HEADER_VALUE, RESERVED_HEADERS
+from narrun_async.config.urls import lacks_api_version
 from narrun_async.errors import ConfigurationError
 from narrun_async.models import RawReply
 from narrun_async.providers.aiohttp_transport import DEFAULT_MAX_BODY_BYTES, AiohttpTransport
@@ -18,18 +21,18 @@ _COMPLETIONS = "/chat/completions"
 _VERSION_SEGMENT = re.compile(r"v\d+[a-z0-9]*")
 _SECRET_WORDS = frozenset({"auth", "authorization", "credential", "credentials", "pwd", "sig", "signature"})
 _SECRET_ENDINGS = ("key", "token", "secret", "password")
-#: headers that belong to the request itself
-_OWN_HEADERS = frozenset({"accept-encoding", "authorization", "content-length", "content-type", "host", "user-agent"})
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 #: shorter ones are stand-ins for servers that want none ("EMPTY", "lm-studio"), and may be words of an answer
 _SHORTEST_SECRET = 16
-_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+NO_QUERY: Mapping[str, str] = MappingProxyType({})
 
 
-def completions_url(url: str) -> str:
-    """The full chat completions URL for a base URL, one that ends in a version, or the full URL; the query is kept.
+def completions_url(url: str, *, is_azure: bool = False, query: Mapping[str, str] = NO_QUERY) -> str:
+    """The full chat completions URL for a base URL, one that ends in a version, or the full URL; its query is kept.
 
-    :raises ConfigurationError: it is no http(s) URL, or it carries credentials
+    :param is_azure: a base URL is that of an Azure resource, which has `/openai` before the version
+    :param query: parameters to add, except those that the URL names itself
+    :raises ConfigurationError: it is no http(s) URL, it carries credentials, or it lacks Azure's api-version
     """
     url = url.strip()
     try:
@@ -52,11 +55,27 @@ def completions_url(url: str) -> str:
                 f"the query parameter {name!r} of the endpoint URL looks like a credential",
                 advice="put the key into OPENAI_API_KEY",
             )
-    path = parts.path.rstrip("/")
-    if not path.endswith(_COMPLETIONS):
-        versioned = any(_VERSION_SEGMENT.fullmatch(segment) for segment in path.split("/"))
-        path += _COMPLETIONS if versioned else f"/v1{_COMPLETIONS}"
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+    path = _completions_path(parts.path.rstrip("/"), is_azure=is_azure)
+    named = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    added = urlencode({name: value for name, value in query.items() if name not in named}, quote_via=quote)
+    whole = urlunsplit((parts.scheme, parts.netloc, path, "&".join(filter(None, (parts.query, added))), ""))
+    if lacks_api_version(whole, {}):
+        raise ConfigurationError(
+            "the endpoint URL is an Azure deployment and names no api-version",
+            advice="add `?api-version=2024-10-21` to it, or write it under `model.query`",
+        )
+    return whole
+
+
+def _completions_path(path: str, *, is_azure: bool) -> str:
+    segments = path.split("/")
+    if path.endswith(_COMPLETIONS):
+        return path
+    if segments[-3:-1] == ["openai", "deployments"] or any(_VERSION_SEGMENT.fullmatch(one) for one in segments):
+        return path + _COMPLETIONS
+    if is_azure:
+        return f"{path.removesuffix('/openai')}/openai/v1{_COMPLETIONS}"
+    return f"{path}/v1{_COMPLETIONS}"
 
 
 class OpenAICompatibleProvider:
@@ -70,10 +89,14 @@ class OpenAICompatibleProvider:
         allow_remote: bool = False,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         extra_headers: Mapping[str, str] | None = None,
+        key_header: str = BEARER,
     ) -> None:
-        """:raises ConfigurationError: a URL, key or header that cannot be sent"""
+        """:param key_header: the header that carries the key as it is, or `bearer`
+
+        :raises ConfigurationError: a URL, key or header that cannot be sent
+        """
         self._url = httpx.URL(completions_url(url))
-        self._headers = httpx.Headers(request_headers(api_key, extra_headers or {}))
+        self._headers = httpx.Headers(request_headers(api_key, extra_headers or {}, key_header=key_header))
         self._secrets = written_forms(api_key)
         # Not inside an httpx.AsyncClient: its redirects, cookies, proxies and authentication are all unwanted here, and
         # going past them takes 0.1 ms of CPU a call.
@@ -97,9 +120,10 @@ class OpenAICompatibleProvider:
         await self._transport.aclose()
 
 
-def request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str, str]:
+def request_headers(api_key: str | None, extra: Mapping[str, str], *, key_header: str = BEARER) -> dict[str, str]:
     """Of every request to an endpoint.
 
+    :param key_header: the header that carries the key as it is, or `bearer`
     :raises ConfigurationError: a key or header that cannot be sent
     """
     headers = {
@@ -110,16 +134,19 @@ def request_headers(api_key: str | None, extra: Mapping[str, str]) -> dict[str, 
         "User-Agent": f"narrun_async/{__version__}",
     }
     for name, value in extra.items():
-        if name.lower() in _OWN_HEADERS or not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        if name.lower() in RESERVED_HEADERS or not HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"the header {name!r} cannot be set")
-        if not _HEADER_VALUE.fullmatch(value):
+        if not HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(f"the value of the header {name!r} has characters that a header cannot carry")
         headers[name] = value
     key = (api_key or "").strip()
     if key:
         if not _VISIBLE.fullmatch(key):
             raise ConfigurationError("the API key has characters that a header cannot carry")
-        headers["Authorization"] = f"Bearer {key}"
+        if key_header == BEARER:
+            headers["Authorization"] = f"Bearer {key}"
+        else:
+            headers[key_header] = key
     return headers
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from narrun_async.config import ModelSection
+from narrun_async.models import AnswerFormat
 from narrun_async.reporting.wording import SIMULATED
 
 
@@ -27,7 +29,26 @@ class Banner:
     n_remaining: int
     #: such as `8 calls at a time`
     pace: str
+    #: what answers are bound to; None: the endpoint is not asked to bind them
+    answers: str | None
     log_dir: str | None
+
+
+def answer_words(model: ModelSection, decided: AnswerFormat | None = None) -> str | None:
+    """What the endpoint is asked to bind its answers to; None where it is asked for nothing.
+
+    :param decided: what `auto` came to, where that is known
+    """
+    asked = model.response_format
+    if isinstance(asked, dict):
+        return "as the mapping in `model.response_format` says"
+    if asked != "auto":
+        return None if asked is None else f"bound to {asked}"
+    if decided is None:
+        return "auto: a question without any narrative shows, before the first one is sent, what the endpoint obeys"
+    if decided is AnswerFormat.OFF:
+        return "not bound to anything, for the endpoint was found to obey nothing (auto)"
+    return f"bound to {decided}, which the endpoint was found to obey (auto)"
 
 
 def banner_lines(banner: Banner) -> Sequence[str]:
@@ -37,6 +58,7 @@ def banner_lines(banner: Banner) -> Sequence[str]:
         ("cohort", f"{banner.n_cohort} narratives, {banner.n_done} done, {banner.n_errors} of them errors"),
         ("to do", f"{banner.n_remaining} narratives, {banner.pace}"),
         ("endpoint", f"{banner.endpoint}  model {banner.model}"),
+        *([("answers", banner.answers)] if banner.answers else []),
         ("database", banner.database),
         ("logs", banner.log_dir or "none"),
     ]

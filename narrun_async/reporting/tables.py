@@ -33,6 +33,7 @@ _SETTINGS = {
     "api url": "api_url",
     "temperature": "temperature",
     "seed": "run_seed",
+    "answer format": "answer_format",
     "prompt version": "prompt_version",
     "prompt author": "prompt_author",
     "data file": "data_file",

@@ -49,7 +49,7 @@ def answer_for(text: str, draws: Draws, *, flip_rate: float, fault: Fault | None
         return Answer(content=_MALFORMED)
     if fault is Fault.REFUSAL:
         return Answer(content=None, refusal=_REFUSAL)
-    verdict = _verdict(text, draws, flip_rate=flip_rate)
+    verdict = verdict_json(text, draws, flip_rate=flip_rate)
     if fault is Fault.TRUNCATED:
         return Answer(content=verdict[: len(verdict) // 2], finish_reason="length")
     return Answer(content=_dressed(verdict, draws.form))
@@ -97,7 +97,8 @@ def _narrative_in(text: str) -> str:
     return max(text.split("\n\n"), key=len)
 
 
-def _verdict(text: str, draws: Draws, *, flip_rate: float) -> str:
+def verdict_json(text: str, draws: Draws, *, flip_rate: float) -> str:
+    """What the keyword rule says of a user message, as one JSON object."""
     lowered = _narrative_in(text).lower()
     found = [phrase for phrase in _PHRASES if phrase in lowered][:_MOST_INDICATORS]
     flipped = draws.flip < flip_rate

@@ -125,7 +125,7 @@ class BatchDesk:
                 continue
             try:
                 if not request.path.startswith("/simulation/"):
-                    require_key(self._behaviour(), request.headers.get(b"authorization"))
+                    require_key(self._behaviour(), request.headers)
                 answer = route(self, request, *found.groups())
             except RefusedError as refused:
                 connection.reply(refused.status, refused.body)

@@ -48,6 +48,19 @@ class LatencyModel(StrEnum):
     BATCHING = "batching"
 
 
+class FormatHandling(StrEnum):
+    """What becomes of a `response_format`."""
+
+    #: the answer is what was asked for
+    BIND = "bind"
+    #: taken without a word, and without effect
+    IGNORE = "ignore"
+    #: 400
+    REFUSE = "refuse"
+    #: 200, and the answer is neither JSON nor prose
+    GARBLE = "garble"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
     """Every knob of a simulated endpoint.
@@ -61,8 +74,14 @@ class Behaviour:
     model_name: str = "simulated-keyword-rule"
     #: any other model gets 404; empty: every model name is taken
     known_models: tuple[str, ...] = ()
-    #: the bearer key that is asked for; None: none is
+    #: the key that is asked for; None: none is
     auth_key: str | None = field(default=None, repr=False)
+    #: the header in which it is looked for; `bearer`: in Authorization
+    auth_header: str = "bearer"
+    #: query parameters without which chat completions get 404
+    required_query: Mapping[str, str] = field(default_factory=dict)
+    #: type of a `response_format` → what becomes of it; others are ignored
+    response_formats: Mapping[str, str] = field(default_factory=dict)
     #: request parameters that get 400
     unsupported_parameters: tuple[str, ...] = ()
     #: a longer prompt (all messages together) gets 400 context_length_exceeded
@@ -107,6 +126,8 @@ class Behaviour:
             _require_share(f"rate of {Fault(name)}", rate)
         for fault in self.always.values():
             Fault(fault)
+        for handling in self.response_formats.values():
+            FormatHandling(handling)
         for name in ("latency_ms", "batch_slowdown", "max_prompt_chars", "retry_after_s"):
             _require_number(name, getattr(self, name), optional=name in ("max_prompt_chars", "retry_after_s"))
         for name in ("slots", "thrash_above", "thrash_slowdown", "enough_tokens"):

@@ -13,6 +13,7 @@ from narrun_async.simulation.answers import Answer, answer_for, completion, erro
 from narrun_async.simulation.behaviour import Behaviour, Fault
 from narrun_async.simulation.chat import ChatRequest
 from narrun_async.simulation.faults import Draws, draws_of, fault_for, outage_fault, text_digest
+from narrun_async.simulation.formats import formatted_answer
 from narrun_async.simulation.http_server import Connection
 from narrun_async.simulation.latency import CountingRateLimit, RateLimit, ServiceQueue, Wait, service_time_s
 
@@ -33,7 +34,7 @@ class CallCounts:
     calls: int
     #: by HTTP status, and `timeout` and `reset` for calls that got none
     calls_by_status: Mapping[str, int]
-    #: completions of at most one token
+    #: completions of at most one token, and questions that are no narratives
     probes: int
     distinct_narratives: int
     max_calls_per_narrative: int
@@ -86,7 +87,7 @@ class Calls:
     def begin(self, connection: Connection, chat: ChatRequest) -> None:
         """Answer this request on its connection, now or later."""
         digest = text_digest(self._behaviour.seed, chat.text)
-        if chat.is_probe:
+        if chat.is_probe or chat.wanted_word is not None:
             self._n_probes += 1
             attempt = 1
             fault = outage_fault(self._behaviour)
@@ -145,7 +146,7 @@ class Calls:
         chat, behaviour = call.chat, self._behaviour
         answer = _PROBE_ANSWER
         if not chat.is_probe:
-            answer = answer_for(chat.text, call.draws, flip_rate=behaviour.flip_rate, fault=call.fault)
+            answer = self._answer(chat, call)
         return completion(
             answer,
             call_id=call.call_id,
@@ -154,6 +155,11 @@ class Calls:
             prompt_chars=chat.prompt_chars,
             n_messages=chat.n_messages,
         )
+
+    def _answer(self, chat: ChatRequest, call: _Call) -> Answer:
+        flip_rate = self._behaviour.flip_rate
+        formatted = formatted_answer(chat, call.draws, flip_rate=flip_rate) if call.fault is None else None
+        return formatted or answer_for(chat.text, call.draws, flip_rate=flip_rate, fault=call.fault)
 
     def _reply_error(self, call: _Call, fault: Fault, *, retry_after_s: float | None) -> None:
         status, body = HTTP_ERRORS[fault]
@@ -171,7 +177,7 @@ class Calls:
         self._in_flight -= 1
 
     def _count(self, call: _Call, status: str) -> None:
-        if not call.chat.is_probe:
+        if not call.chat.is_probe and call.chat.wanted_word is None:
             self._by_status[status] += 1
 
 

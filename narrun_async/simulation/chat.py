@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
 from narrun_async.prompting import REMINDER
 from narrun_async.simulation.answers import error_body
-from narrun_async.simulation.behaviour import Behaviour
+from narrun_async.simulation.behaviour import Behaviour, FormatHandling
+
+#: a question that is no narrative
+_WANTED_WORD = re.compile(r"Reply with the word (\w+)\.")
 
 _REMINDED = f"\n\n{REMINDER}"
 
@@ -28,6 +33,12 @@ class ChatRequest:
     #: of all messages together
     prompt_chars: int
     n_messages: int
+    #: no narrative: the word that it wants to hear
+    wanted_word: str | None = None
+    #: what becomes of its `response_format`
+    handling: FormatHandling = FormatHandling.IGNORE
+    #: the schema in it
+    schema: Mapping[str, object] | None = field(default=None, repr=False)
 
 
 class RefusedError(Exception):
@@ -39,11 +50,25 @@ class RefusedError(Exception):
         self.body = error_body(message, kind="invalid_request_error", code=code, param=param)
 
 
-def require_key(behaviour: Behaviour, authorization: bytes | None) -> None:
-    """:raises RefusedError: a key is asked for and this is not it"""
-    key = behaviour.auth_key
-    if key is not None and authorization != b"Bearer " + key.encode():
+def require_key(behaviour: Behaviour, headers: Mapping[bytes, bytes]) -> None:
+    """:param headers: names in lower case
+
+    :raises RefusedError: a key is asked for and this is not it
+    """
+    if behaviour.auth_key is None:
+        return
+    name, prefix = behaviour.auth_header.lower().encode(), b""
+    if name == b"bearer":
+        name, prefix = b"authorization", b"Bearer "
+    if headers.get(name) != prefix + behaviour.auth_key.encode():
         raise RefusedError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+def require_query(behaviour: Behaviour, query: str) -> None:
+    """:raises RefusedError: a parameter is asked for and missing, or another value"""
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if any(given.get(name) != value for name, value in behaviour.required_query.items()):
+        raise RefusedError(404, "Resource not found", code="404")
 
 
 def parse_chat(behaviour: Behaviour, body: bytes) -> ChatRequest:
@@ -74,6 +99,8 @@ def parse_chat(behaviour: Behaviour, body: bytes) -> ChatRequest:
     n_tokens = asked.get("max_tokens", asked.get("max_completion_tokens"))
     token_limit = n_tokens if isinstance(n_tokens, int) else None
     narrative = text.removesuffix(_REMINDED)
+    handling, schema = _read_format(behaviour, asked.get("response_format"))
+    wanted = _WANTED_WORD.match(text)
     return ChatRequest(
         text=narrative,
         is_reminded=narrative != text,
@@ -81,7 +108,24 @@ def parse_chat(behaviour: Behaviour, body: bytes) -> ChatRequest:
         is_probe=token_limit is not None and token_limit <= 1,
         prompt_chars=prompt_chars,
         n_messages=len(messages),
+        wanted_word=wanted[1] if wanted else None,
+        handling=handling,
+        schema=schema,
     )
+
+
+def _read_format(behaviour: Behaviour, asked: object) -> tuple[FormatHandling, Mapping[str, object] | None]:
+    """What becomes of a `response_format`, and the schema in it.
+
+    :raises RefusedError: it is refused
+    """
+    kind = asked.get("type") if isinstance(asked, Mapping) else None
+    handling = FormatHandling(behaviour.response_formats.get(str(kind), FormatHandling.IGNORE))
+    if handling is FormatHandling.REFUSE:
+        raise RefusedError(400, f"'response_format.type' must not be '{kind}'", param="response_format")
+    inner = asked.get("json_schema") if isinstance(asked, Mapping) else None
+    schema = inner.get("schema") if isinstance(inner, Mapping) else None
+    return handling, schema if isinstance(schema, Mapping) else None
 
 
 def _user_text(asked: object) -> str | None:

@@ -22,10 +22,13 @@ from narrun_async.simulation.batch_behaviour import BatchBehaviour
 from narrun_async.simulation.batches import BatchDesk
 from narrun_async.simulation.behaviour import Behaviour
 from narrun_async.simulation.calls import CallCounts, Calls
-from narrun_async.simulation.chat import RefusedError, parse_chat, require_key
+from narrun_async.simulation.chat import RefusedError, parse_chat, require_key, require_query
 from narrun_async.simulation.http_server import Connection, Request
 
-CHAT_PATH = "/v1/chat/completions"
+_COMPLETIONS = "/chat/completions"
+CHAT_PATH = f"/v1{_COMPLETIONS}"
+#: Azure's two forms, `/openai/deployments/NAME` and `/openai/v1`, are served like the plain one
+AZURE_PREFIX = "/openai/"
 #: connections that wait to be accepted; a burst of them must not be dropped
 _BACKLOG = 4096
 #: time for the answer to "go down" to leave before its connection is reset
@@ -49,13 +52,23 @@ class SimulatedEndpoint:
     """
 
     def __init__(
-        self, behaviour: Behaviour, *, host: str = "127.0.0.1", port: int = 0, record_path: Path | None = None
+        self,
+        behaviour: Behaviour,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        record_path: Path | None = None,
+        heads_path: Path | None = None,
     ) -> None:
-        """:param record_path: bodies of understood chat requests go there, one JSON line each; it holds prompts"""
+        """:param record_path: bodies of understood chat requests go there, one JSON line each; it holds prompts
+        :param heads_path: their paths, queries and header fields go there, the key left out
+        """
         self._host = host
         self._port = port
         self._record_path = record_path
         self._record: IO[str] | None = None
+        self._heads_path = heads_path
+        self._heads: IO[str] | None = None
         self._server: asyncio.Server | None = None
         #: keeps the port, without listening, while the endpoint is down
         self._placeholder: socket.socket | None = None
@@ -69,6 +82,8 @@ class SimulatedEndpoint:
         await self._listen(_bound_socket(self._host, self._port))
         if self._record_path is not None:
             self._record = _open_record(self._record_path)
+        if self._heads_path is not None:
+            self._heads = _open_record(self._heads_path)
         return self
 
     async def __aexit__(
@@ -81,8 +96,9 @@ class SimulatedEndpoint:
             self._placeholder.close()
         # A reset connection closes its socket in the next turn of the loop.
         await asyncio.sleep(0)
-        if self._record is not None:
-            self._record.close()
+        for record in (self._record, self._heads):
+            if record is not None:
+                record.close()
 
     @property
     def port(self) -> int:
@@ -137,7 +153,8 @@ class SimulatedEndpoint:
         self._connections.discard(connection)
 
     def request_arrived(self, connection: Connection, request: Request) -> None:
-        route = _ROUTES.get((request.method, request.path))
+        is_chat = request.path.startswith(AZURE_PREFIX) and request.path.endswith(_COMPLETIONS)
+        route = _ROUTES.get((request.method, CHAT_PATH if is_chat else request.path))
         if route is None and self._batches.request_arrived(connection, request):
             return
         if route is None:
@@ -146,21 +163,24 @@ class SimulatedEndpoint:
         try:
             route(self, connection, request)
         except RefusedError as refused:
-            if request.path == CHAT_PATH:
+            if request.path.endswith(_COMPLETIONS):
                 self._calls.refused(refused.status)
             connection.reply(refused.status, refused.body)
 
     # --- routes ----------------------------------------------------------------------------------------------------
 
     def _post_chat(self, connection: Connection, request: Request) -> None:
-        require_key(self.behaviour, request.headers.get(b"authorization"))
+        require_key(self.behaviour, request.headers)
+        require_query(self.behaviour, request.query)
         chat = parse_chat(self.behaviour, request.body)
         if self._record is not None:
             self._record.write(json.dumps(json.loads(request.body)) + "\n")
+        if self._heads is not None:
+            self._heads.write(json.dumps(_head(request, self.behaviour)) + "\n")
         self._calls.begin(connection, chat)
 
     def _get_models(self, connection: Connection, request: Request) -> None:
-        require_key(self.behaviour, request.headers.get(b"authorization"))
+        require_key(self.behaviour, request.headers)
         connection.reply(200, model_list(self.behaviour.known_models or (self.behaviour.model_name,)))
 
     def _get_stats(self, connection: Connection, request: Request) -> None:
@@ -227,6 +247,7 @@ async def serve(
     port: int = 0,
     record_path: Path | None = None,
     batch_knobs: BatchBehaviour | None = None,
+    heads_path: Path | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; SIGUSR1 takes the endpoint down, SIGUSR2 up again.
 
@@ -239,7 +260,8 @@ async def serve(
     for number in watched:
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
-        async with SimulatedEndpoint(behaviour, host=host, port=port, record_path=record_path) as endpoint:
+        records = {"record_path": record_path, "heads_path": heads_path}
+        async with SimulatedEndpoint(behaviour, host=host, port=port, **records) as endpoint:
             endpoint.batches.knobs = batch_knobs or endpoint.batches.knobs
             on_ready(endpoint.url)
             while (number := await signals.get()) in (signal.SIGUSR1, signal.SIGUSR2):
@@ -259,6 +281,15 @@ def _bound_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _head(request: Request, behaviour: Behaviour) -> dict[str, object]:
+    """Where a request went and with which header fields, without the key."""
+    credentials = {b"authorization", behaviour.auth_header.lower().encode()}
+    fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+    for name in credentials & request.headers.keys():
+        fields[name.decode()] = "[key]"
+    return {"path": request.path, "query": request.query, "headers": fields}
 
 
 def _open_record(path: Path) -> IO[str]:

@@ -36,15 +36,23 @@ def load_text_file(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> str:
     :raises ConfigurationError: missing, unreadable, larger than the limit, not UTF-8, or holding NUL characters
     """
     content = _read_bytes(path, limit_bytes)
+    return decode_text(content, origin=str(path))
+
+
+def decode_text(content: bytes, *, origin: str) -> str:
+    """What `load_text_file` makes of the bytes of a file.
+
+    :raises ConfigurationError: not UTF-8, or holding NUL characters
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         # not chained: the decoding error holds the file
-        raise ConfigurationError(f"{path}, line {line}: not UTF-8 text", advice="save the file as UTF-8") from None
+        raise ConfigurationError(f"{origin}, line {line}: not UTF-8 text", advice="save the file as UTF-8") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigurationError(f"{path}, line {line}: a NUL character", advice="save the file as plain UTF-8 text")
+        raise ConfigurationError(f"{origin}, line {line}: a NUL character", advice="save the file as plain UTF-8 text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -58,33 +66,70 @@ def text_reader(directory: Path) -> Callable[[str], str]:
 
 
 def load_yaml(path: Path) -> dict[str, object]:
-    """The one mapping that a YAML 1.1 file holds, its keys text, its values plain Python values.
+    """The mapping that a file holds; see `parse_yaml`.
+
+    :raises ConfigurationError: names the file, the line and, where there is one, the key
+    """
+    return parse_yaml(load_text_file(path), origin=str(path))
+
+
+def parse_yaml(text: str, *, origin: str) -> dict[str, object]:
+    """The one mapping that a YAML 1.1 text holds, its keys text, its values plain Python values.
 
     Refused: duplicate and non-text keys, anchors, aliases, merge keys, tags, several documents, and anything too large
     or too deep. Plain words keep their YAML 1.1 meaning (`no` is False, `1e5` is text).
 
+    :param origin: the file's name, for messages
     :raises ConfigurationError: names the file, the line and, where there is one, the key
     """
-    text = load_text_file(path)
-    try:
+    with _telling_where(text, origin):
         # the first look at the text, which refuses control characters, happens in the constructor
         loader = _StrictLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            raise ConfigurationError(f"{path}: the file is empty")
-        if not isinstance(root, MappingNode):
-            raise ConfigurationError(f"{path}: must be a mapping of sections, such as `experiment:` and `model:`")
-        return _mapping(root, loader, "")
+        return _mapping(_root(loader, origin), loader, "")
+
+
+def scalar_words(text: str, *, origin: str) -> dict[str, str]:
+    """How each scalar is written, by its dotted key; what stands in lists is left out.
+
+    :raises ConfigurationError: as `parse_yaml`
+    """
+    with _telling_where(text, origin):
+        return dict(_words(_root(_StrictLoader(text), origin), ""))
+
+
+def _words(node: MappingNode, path: str) -> Iterator[tuple[str, str]]:
+    for key_node, value_node in node.value:
+        dotted = f"{path}.{key_node.value}" if path else str(key_node.value)
+        if isinstance(value_node, MappingNode):
+            yield from _words(value_node, dotted)
+        elif isinstance(value_node, ScalarNode):
+            yield dotted, value_node.value
+
+
+def _root(loader: _StrictLoader, origin: str) -> MappingNode:
+    root = loader.get_single_node()
+    if root is None:
+        raise ConfigurationError(f"{origin}: the file is empty")
+    if not isinstance(root, MappingNode):
+        raise ConfigurationError(f"{origin}: must be a mapping of sections, such as `experiment:` and `model:`")
+    return root
+
+
+@contextmanager
+def _telling_where(text: str, origin: str) -> Iterator[None]:
+    """:raises ConfigurationError: in place of what was raised inside"""
+    try:
+        yield
     except _RefusedError as error:
         at = f", `{error.key}`" if error.key else ""
-        raise ConfigurationError(f"{path}, line {error.line}{at}: {error.problem}", advice=error.advice) from None
+        raise ConfigurationError(f"{origin}, line {error.line}{at}: {error.problem}", advice=error.advice) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigurationError(f"{path}, line {line}: a character that YAML does not allow") from None
+        raise ConfigurationError(f"{origin}, line {line}: a character that YAML does not allow") from None
     except yaml.MarkedYAMLError as error:
         # not chained and without the context: its text quotes the file
         raise ConfigurationError(
-            f"{path}, line {_mark_line(error.problem_mark or error.context_mark)}: {_scanner_problem(error)}"
+            f"{origin}, line {_mark_line(error.problem_mark or error.context_mark)}: {_scanner_problem(error)}"
         ) from None
 
 

@@ -106,6 +106,8 @@ BAD_CONFIGS: tuple[BadConfig, ...] = (
     _bad("Y09", "misspelt key", _changed("  temperature:", "  temprature:"), "did you mean `model.temperature`?"),
     _bad("Y09", "misspelt section", _changed("run:", "runn:"), "did you mean `run`?"),
     _bad("Y09", "in another section", _line("  temperature: 0\n"), "did you mean `model.temperature`?"),
+    _bad("Y09", "a limit in another section", _line("  max_tokens: 5\n"), "did you mean `model.max_tokens`?"),
+    _bad("Y09", "a key of another program", _line("  workers: 5\n"), "did you mean `run.concurrency`?"),
     _bad("Y09", "missing section", _changed("data:\n  file: narratives.csv\n", ""), "section `data` is missing"),
     _bad("Y09", "missing key", _changed("  file: narratives.csv\n", "  sheet: A\n"), "`data.file` is missing"),
     # values
@@ -134,6 +136,16 @@ BAD_CONFIGS: tuple[BadConfig, ...] = (
         "`model.api_url`",
         environment={"HOST_OF_TEST": "u:canary@127.0.0.1"},
         names_file=False,
+    ),
+    _bad("Y11", "variable in a name", _changed("test-model", "${CANARY}"), "`model.name` uses ${CANARY}", "LLM_MODEL"),
+    _bad(
+        "Y11",
+        "key in a header",
+        _line(_URL + "  headers: {X-Key: canary}\n", _URL),
+        "`model.headers`: `X-Key` sounds like",
+    ),
+    _bad(
+        "Y11", "no api-version", _changed("v1/chat", "openai/deployments/d/chat"), "`model`", "needs an `api-version`"
     ),
     _bad("Y11", "no address", _changed(_URL, ""), "`api_url` is missing; write it, or set LLM_API_URL"),
     _bad("Y11", "LLM_API_URL", GOOD, "`model.api_url`", "http://", environment={"LLM_API_URL": "file:///canary"}),

@@ -273,6 +273,7 @@ def test_the_doctor_says_whether_answers_can_be_bound_to_json(
             url=endpoint.url,
             narratives=workplace.directory / "narratives.csv",
             model__response_format={"type": "json_object"},
+            model__max_tokens=3000,
         )
         told = workplace.run("doctor", config).expect(code)
 

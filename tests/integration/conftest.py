@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from narrun_async.caller import CallSpec
+from narrun_async.caller import CallSpec, FormatChoice
 from narrun_async.control import RunControl
 from narrun_async.limits import Budget, LimitSettings
 from narrun_async.models import Experiment, Selection
@@ -54,6 +54,7 @@ class Rig:
         watch: Watch | None = None,
         attempt_deadline_s: float = 20.0,
         fields: RequestFields = FIELDS,
+        choice: FormatChoice | None = None,
         retry: RetryPolicy = RETRY,
         second_try: bool = False,
         provider: ChatProvider | None = None,
@@ -77,6 +78,7 @@ class Rig:
                 retry=retry,
                 attempt_deadline_s=attempt_deadline_s,
                 second_try=second_try,
+                choice=choice,
             ),
             settings=chosen,
             budget=budget,

@@ -138,6 +138,57 @@ async def test_a_wrong_or_missing_key_gets_401_in_the_usual_shape() -> None:
     assert reply.status == 200
 
 
+async def test_a_key_is_looked_for_where_the_behaviour_says_and_a_query_parameter_too() -> None:
+    behaviour = Behaviour(auth_key="right", auth_header="API-Key", required_query={"api-version": "1"})
+    sent = body("synthetic")
+    heads = [
+        f"POST {path} HTTP/1.1\r\n{key}Content-Length: {len(sent)}\r\n\r\n"
+        for path in ("/openai/v1/chat/completions", "/openai/deployments/d/chat/completions?api-version=1")
+        for key in ("", "Authorization: Bearer right\r\n", "api-key: right\r\n")
+    ]
+    async with SimulatedEndpoint(behaviour) as endpoint:
+        statuses = [(await http(endpoint.port, head.encode() + sent))[0] for head in heads]
+    assert statuses == [401, 401, 404, 401, 401, 200]
+
+
+QUESTION = "Reply with the word OK."
+IS_PROBE = {"type": "object", "properties": {"is_probe": {"type": "boolean"}}}
+VERDICT = {"type": "object", "properties": {"detected": {"type": "boolean"}}}
+
+
+def in_schema(schema: object) -> dict[str, object]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+
+
+async def test_answers_are_bound_ignored_garbled_or_refused_as_the_behaviour_says() -> None:
+    def asked(handling: str) -> Behaviour:
+        return Behaviour(response_formats=dict.fromkeys(("json_schema", "json_object"), handling))
+
+    bodies = [
+        body(QUESTION, response_format=in_schema(IS_PROBE)),
+        body(QUESTION, response_format={"type": "json_object"}),
+        body("synthetic", response_format=in_schema(VERDICT)),
+    ]
+    bound = [json.loads(content(reply) or "") for reply in await ask(asked("bind"), *bodies)]
+    assert bound[:2] == [{"is_probe": True}, {"reply": "OK"}]
+    assert bound[2].keys() == {"detected", "confidence", "indicators", "rationale"}
+    ignored = [content(reply) or "" for reply in await ask(asked("ignore"), *bodies)]
+    assert ignored[:2] == ["OK", "OK"]
+    garbled = [content(reply) or "" for reply in await ask(asked("garble"), *bodies)]
+    for text in garbled:
+        with pytest.raises(ValueError):
+            json.loads(text)
+    refused = await ask(asked("refuse"), *bodies)
+    assert [(reply.status, error(reply)["param"]) for reply in refused] == [(400, "response_format")] * 3
+
+
+async def test_a_question_counts_as_a_probe_and_meets_only_what_every_request_meets() -> None:
+    behaviour = Behaviour(fault_rates={"malformed": 1.0})
+    async with SimulatedEndpoint(behaviour) as endpoint, calling(endpoint.url) as provider:
+        assert content(await provider.complete(body(QUESTION))) == "OK"
+        assert (endpoint.stats().probes, endpoint.stats().calls) == (1, 0)
+
+
 async def test_an_unknown_model_gets_404_in_the_usual_shape() -> None:
     behaviour = Behaviour(known_models=("m",))
     known, unknown = await ask(behaviour, body("synthetic"), body("synthetic", model="n"))
@@ -411,6 +462,18 @@ async def test_the_record_holds_what_was_sent_and_only_its_owner_reads_it(tmp_pa
         lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     assert lines == [json.loads(body("synthetic ünicode\nline", temperature=0.2)), json.loads(body("second"))]
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
+
+
+async def test_the_record_of_heads_leaves_the_key_out(tmp_path: Path) -> None:
+    record = tmp_path / "heads.jsonl"
+    async with SimulatedEndpoint(Behaviour(), heads_path=record) as endpoint:
+        async with calling(f"{endpoint.url}?region=north", "key-of-tests") as provider:
+            await provider.complete(body("synthetic"))
+        (line,) = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    assert (line["path"], line["query"]) == ("/v1/chat/completions", "region=north")
+    assert line["headers"]["authorization"] == "[key]"
+    assert line["headers"]["content-type"] == "application/json"
+    assert "key-of-tests" not in record.read_text(encoding="utf-8")
 
 
 async def test_a_process_of_its_own_obeys_its_signals() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from harness import Workplace, wait_until
 from questions import CLOSING, write_config
 from serving import LlamaServer
@@ -76,7 +75,6 @@ def test_a_run_killed_while_its_server_is_down_goes_on_when_both_are_back(
     assert workplace.count_errors() == 0
 
 
-@pytest.mark.xfail(reason="a resume sends the schema with its keys in alphabetical order", strict=True)
 def test_a_resumed_run_asks_for_the_fields_in_the_order_in_which_the_experiment_did(
     workplace: Workplace, server: LlamaServer
 ) -> None:

@@ -26,6 +26,19 @@ def test_doctor_finds_a_server_that_binds_answers_to_a_schema_and_has_a_model_of
     assert not workplace.database.exists()
 
 
+def test_auto_finds_that_a_schema_is_obeyed(workplace: Workplace, server: LlamaServer) -> None:
+    config = workplace.write_config(
+        url=server.url,
+        narratives=workplace.write_narratives(1),
+        model__response_format="auto",
+        model__max_tokens=30,
+        run__max_attempts=1,
+    )
+    # what noise makes of the answer itself is no matter here
+    told = workplace.run("estimate", config, "-k", "1").expect(0)
+    assert "bound to json_schema, which the endpoint was found to obey" in told.err
+
+
 def test_doctor_tells_a_server_that_is_down_from_one_that_wants_another_key(
     workplace: Workplace, config: Path, server: LlamaServer, model: Path
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from narrun_async.config import parse_config, snapshot_json
-from narrun_async.models import Cohort, Experiment, ExperimentId, ExperimentStatus, NarrativeId
+from narrun_async.models import AnswerFormat, Cohort, Experiment, ExperimentId, ExperimentStatus, NarrativeId
 from narrun_async.operations.comparing import are_repetitions, comparable_settings, varying_settings
 
 RAW: dict[str, Any] = {
@@ -65,6 +66,7 @@ def with_settings(**changes: Any) -> Experiment:
         {"data__file": "moved/cases.xlsx"},
         {"prompt__version": "v1-again"},
         {"model__api_key_env": "OTHER_KEY"},
+        {"model__api_key_header": "api-key"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -82,6 +84,8 @@ def test_names_seeds_and_places_make_a_repetition_no_other_question(changes: dic
         {"prompt__system_prompt": "CANARY three"},
         {"prompt__user_template": "Other: <<TEXT>>"},
         {"model__response_format": {"type": "json_object"}},
+        {"model__reasoning_effort": "high"},
+        {"model__body": {"top_k": 5}},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -90,6 +94,16 @@ def test_whatever_can_change_an_answer_is_another_question_and_is_named(changes:
     assert not are_repetitions(one, other)
     (varying,) = varying_settings([one, other])
     assert varying.startswith(next(iter(changes)).replace("__", "."))
+
+
+def test_experiments_whose_probes_came_to_different_ends_are_different_questions() -> None:
+    auto = with_settings(model__response_format="auto")
+    schema, nothing = (
+        comparable_settings(replace(auto, answer_format=found))
+        for found in (AnswerFormat.JSON_SCHEMA, AnswerFormat.OFF)
+    )
+    assert varying_settings([schema, nothing]) == ["model.response_format"]
+    assert not are_repetitions(schema, nothing)
 
 
 def test_prompts_are_known_by_their_hash_and_never_shown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from datetime import date
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
+from narrun_async.config.advice import EXPLAINED, MEANT
+from narrun_async.config.complaints import known_keys
+from narrun_async.config.documents import Document
 from narrun_async.errors import ConfigurationError
 
 COMPLETE: dict[str, Any] = {
@@ -155,6 +159,19 @@ def test_each_of_the_five_sections_is_required(section: str) -> None:
         ("model.seed", 2**63, "`model.seed` must be at most"),
         ("model.top_p", 0, "`model.top_p` must be more than 0"),
         ("model.response_format", {"a": float("inf")}, "`model.response_format.a"),
+        ("model.response_format", "json", "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.response_format", True, "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.response_format", ["json_object"], "`model.response_format` must be `auto`, `json_schema`"),
+        ("model.reasoning_effort", "High", "`model.reasoning_effort` must be one word in lower case"),
+        ("model.reasoning_effort", False, "`model.reasoning_effort` must be text"),
+        ("model.max_completion_tokens", 0, "`model.max_completion_tokens` must be at least 1"),
+        ("model.headers", ["a"], "`model.headers` must be a mapping"),
+        ("model.headers", {"X-A": 5}, "`model.headers.X-A` must be text (in quotes"),
+        ("model.headers", {"X-Api-Key": "canary"}, "`model.headers`: `X-Api-Key` sounds like a credential"),
+        ("model.query", {"api-version": date(2024, 10, 21)}, "`model.query.api-version` must be text (in quotes"),
+        ("model.body", {"seed": 1}, "`model.body` must not hold `seed`: use `model.seed`"),
+        ("model.body", {"top_k": float("nan")}, "`model.body.top_k"),
+        ("model.api_key_header", "Authorization", "`model.api_key_header` must be `bearer`"),
         ("model.response_format", {"a": ["\udc80"]}, "`model.response_format` must be valid Unicode"),
         ("model.api_key_env", "MY KEY", "`model.api_key_env` must be a name"),
         ("model.provider", "simulted", "`model.provider` must be `openai-compatible`"),
@@ -199,6 +216,103 @@ def test_an_unknown_key_is_refused_and_the_meant_one_named(dotted: str, suggeste
     assert f"unknown key `{dotted}` (did you mean {suggested}?)" in refusal(changed(dotted, "x"))
 
 
+@pytest.mark.parametrize(
+    ("dotted", "said"),
+    [
+        ("run.max_tokens", "did you mean `model.max_tokens`?"),
+        ("run.workers", "did you mean `run.concurrency`?"),
+        ("run.timeout", "did you mean `run.attempt_deadline_s`?"),
+        ("run.seed_", "did you mean `run.seed`?"),
+        ("experiment.seed", "did you mean `model.seed` or `run.seed` or `simulation.seed`?"),
+        ("experiment.version", "did you mean `prompt.version`?"),
+        ("model.base_url", "did you mean `model.api_url`?"),
+        ("model.Temperature", "did you mean `model.temperature`?"),
+        ("model.extra_body", "did you mean `model.body`?"),
+        ("model.api_version", "did you mean `model.query`?"),
+        ("model.top_k", "did you mean `model.body`?"),
+        ("prompt.template", "did you mean `prompt.user_template`?"),
+        ("data.excel_file", "did you mean `data.file`?"),
+        ("temperature", "did you mean `model.temperature`?"),
+        ("batch_size", "did you mean `run.batch_size`?"),
+        ("api_key", "a key is never written into a configuration"),
+        ("run.openai_api_key", "`model.api_key_env`"),
+        ("run.output_dir", "`--export-dir` says where exports go"),
+        ("run.log_dir", "`--log-dir` says where"),
+        ("model.guided_json", "use `model.response_format`"),
+    ],
+)
+def test_keys_that_people_bring_from_elsewhere_come_with_advice(dotted: str, said: str) -> None:
+    message = refusal(changed(dotted, "canary"))
+    assert f"`{dotted}`" in message
+    assert said in message
+
+
+def test_every_piece_of_advice_names_a_key_that_exists_and_none_that_does() -> None:
+    keys = known_keys(Document)
+    for name, key in MEANT.items():
+        section, _, meant = key.partition(".")
+        assert meant in keys[section], key
+        assert not any(name in names for names in keys.values()), name
+    assert not any(name in names for name in EXPLAINED for names in keys.values())
+
+
+@pytest.mark.fault("Y11")
+@pytest.mark.parametrize(
+    ("dotted", "value", "advice"),
+    [
+        ("model.name", "${CANARY}", "set LLM_MODEL"),
+        ("model.temperature", "${CANARY}", "write the value itself"),
+        ("model.response_format", {"a": ["${CANARY}"]}, "write the value itself"),
+        ("model.body", {"a": {"b": "x ${CANARY}"}}, "write the value itself"),
+        ("model.api_key_env", "${CANARY}", "write the variable's name without `${}`"),
+        ("data.file", "${CANARY}/a.xlsx", "write the value itself"),
+        ("run.database", "${CANARY}", "set EXPERIMENTS_DB"),
+        ("run.max_narratives", "${CANARY}", "`--max-narratives`"),
+        ("run.experiment_id", "${CANARY}", "set EXPERIMENT_ID"),
+        ("experiment.notes", "of ${CANARY}", "write the value itself"),
+        ("prompt.version", "${CANARY}", "write the value itself"),
+        ("prompt.user_template_file", "${CANARY}.txt", "write the value itself"),
+    ],
+)
+def test_a_variable_where_none_is_filled_in_is_refused_with_what_to_do_instead(
+    dotted: str, value: object, advice: str
+) -> None:
+    message = refusal(changed(dotted, value), environment={"CANARY": "a value that is not looked at"})
+    assert f"`{dotted}` uses ${{CANARY}}, and variables are filled in only in `model.api_url`" in message
+    assert advice in message
+
+
+def test_several_variables_out_of_place_make_one_sentence() -> None:
+    raw = changed("model.name", "${A}-${B}", changed("data.file", "${C}"))
+    message = refusal(raw)
+    assert "`model.name` uses ${A}, ${B}; `data.file` uses ${C}, and variables" in message
+    assert message.endswith("set LLM_MODEL, or write the model's name itself; write the value itself")
+
+
+def test_what_takes_the_place_of_a_setting_makes_its_variable_harmless() -> None:
+    raw = changed("model.name", "${A}", changed("run.database", "${B}"))
+    config = parsed(raw, environment={"LLM_MODEL": "m", "EXPERIMENTS_DB": "env.db"})
+    assert (config.model.name, config.operational.database) == ("m", "env.db")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.response_format": "json_object"}, "the prompts do not speak of JSON"),
+        ({"model.response_format": {"type": "json_object"}}, "the prompts do not speak of JSON"),
+        ({"model.api_url": "http://h/openai/deployments/d?api-version=1"}, "write `provider: azure`"),
+    ],
+)
+def test_what_will_probably_be_refused_is_noticed(changes: dict[str, object], words: str) -> None:
+    raw = deepcopy(COMPLETE)
+    for dotted, value in changes.items():
+        raw = changed(dotted, value, raw)
+    assert any(words in notice for notice in notices(parsed(raw)))
+    raw["prompt"] |= {"system_prompt": "Answer in JSON."}
+    raw["model"] |= {"provider": "azure"}
+    assert not any(words in notice for notice in notices(parsed(raw)))
+
+
 @pytest.mark.parametrize("dotted", ["operational", "ignored_keys", "run.ignored_keys", "prompt.zzz"])
 def test_inner_names_are_no_keys(dotted: str) -> None:
     assert f"unknown key `{dotted}`" in refusal(changed(dotted, {}))
@@ -215,6 +329,11 @@ def test_many_faults_make_one_bounded_sentence() -> None:
     assert "more" in message
     assert len(message) < 1000
     assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(("written", "meant"), [(False, None), ("off", None), (None, None), ("auto", "auto")])
+def test_off_is_the_same_as_nothing_however_yaml_reads_the_word(written: object, meant: object) -> None:
+    assert parsed(changed("model.response_format", written)).model.response_format == meant
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
-from narrun_async.config.documents import RunDocument
+from narrun_async.config.complaints import known_keys
+from narrun_async.config.documents import LEGACY_KEYS, Document, RunDocument
 from narrun_async.config.sections import FrozenSections
 from narrun_async.prompting import RequestFields, RequestTemplate
 from narrun_async.simulation.behaviour import Behaviour, Fault
@@ -77,6 +78,25 @@ def test_the_documentation_has_a_row_for_every_key_and_no_other() -> None:
         ).model_fields  # type: ignore[union-attr]
     }
     assert documented == existing | {"prompt.system_prompt_file", "prompt.user_template_file"}
+
+
+#: of the five sections of the predecessor
+R_KEYS = {
+    "experiment": ("name", "author", "notes"),
+    "model": ("name", "provider", "api_url", "temperature"),
+    "prompt": ("version", "system_prompt", "user_template", "system_prompt_file", "user_template_file"),
+    "data": ("file",),
+    "run": ("seed", "max_narratives", "save_incremental", "save_csv_json", *LEGACY_KEYS, "database"),
+}
+
+
+def test_every_key_of_the_predecessor_is_known_and_has_its_place_in_the_documentation() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "from-r.md").read_text(), re.M)
+    documented = {key for row in rows for key in re.findall(r"`([a-z_]+\.[a-z_]+)`", row)}
+    existing = {f"{section}.{key}" for section, keys in R_KEYS.items() for key in keys}
+    assert existing <= documented
+    known = known_keys(Document)
+    assert all(key in known[section] for section, keys in R_KEYS.items() for key in keys)
 
 
 def test_the_documentation_states_the_defaults() -> None:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from narrun_async.config.sections import PLACEHOLDER as CONFIG_PLACEHOLDER
 from narrun_async.errors import ConfigurationError
-from narrun_async.prompting import PLACEHOLDER, PROBE_TEXT, REMINDER, Change, RequestFields, RequestTemplate
+from narrun_async.prompting import (
+    BOUND_PROBE_TOKENS,
+    PLACEHOLDER,
+    PROBE_TEXT,
+    REMINDER,
+    Change,
+    RequestFields,
+    RequestTemplate,
+    bound_probe_bodies,
+)
 
 # every code point, lone surrogates included: body_for is total
 any_text = st.text(st.characters(exclude_categories=()))
@@ -25,9 +34,11 @@ def naive_body(fields: RequestFields, narrative_text: str) -> bytes:
     if fields.system_prompt:
         request["messages"].append({"role": "system", "content": fields.system_prompt})
     request["messages"].append({"role": "user", "content": content})
-    for name in ("temperature", "max_tokens", "seed", "top_p", "response_format"):
+    names = ("temperature", "max_tokens", "max_completion_tokens", "seed", "top_p", "reasoning_effort")
+    for name in (*names, "response_format"):
         if getattr(fields, name) is not None:
             request[name] = getattr(fields, name)
+    request |= fields.further
     request["stream"] = False
     return json.dumps(request, separators=(",", ":")).encode()
 
@@ -41,7 +52,10 @@ request_fields = st.builds(
     max_tokens=st.none() | st.integers(1),
     seed=st.none() | st.integers(0),
     top_p=st.none() | st.floats(0, 1),
+    max_completion_tokens=st.none() | st.integers(1),
+    reasoning_effort=st.none() | any_text,
     response_format=st.none() | st.dictionaries(any_text, any_text, max_size=2),
+    further=st.dictionaries(any_text.map("further ".__add__), any_text, max_size=2),
 )
 
 
@@ -108,6 +122,53 @@ def test_probe_asks_the_same_model_for_one_token_and_holds_no_prompt() -> None:
         "max_tokens": 1,
         "stream": False,
     }
+
+
+def test_the_limit_of_the_health_check_has_the_name_that_was_configured() -> None:
+    fields = RequestFields(model="m", user_template="<<TEXT>>", max_completion_tokens=900)
+    probe = json.loads(RequestTemplate.build(fields).probe_body())
+    assert probe["max_completion_tokens"] == 1
+    assert "max_tokens" not in probe
+
+
+def test_a_bound_question_has_the_options_of_the_experiment_and_nothing_of_its_prompts() -> None:
+    fields = RequestFields(
+        model="m",
+        system_prompt="canary system",
+        user_template="canary user <<TEXT>>",
+        temperature=0.2,
+        max_completion_tokens=9000,
+        reasoning_effort="high",
+        response_format={"type": "text"},
+        further={"top_k": 5},
+    )
+    (body,) = bound_probe_bodies(fields, {"type": "json_object"})
+    request = json.loads(body)
+    text = request["messages"][0].pop("content")
+    assert text.startswith(PROBE_TEXT)
+    assert "JSON" in text
+    assert request == {
+        "model": "m",
+        "messages": [{"role": "user"}],
+        "temperature": 0.2,
+        "max_completion_tokens": BOUND_PROBE_TOKENS,
+        "reasoning_effort": "high",
+        "top_k": 5,
+        "stream": False,
+        "response_format": {"type": "json_object"},
+    }
+    (plain,) = bound_probe_bodies(fields, None)
+    assert "response_format" not in json.loads(plain)
+    assert json.loads(plain)["messages"][0]["content"] == PROBE_TEXT
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_a_bound_question_that_is_refused_is_tried_with_the_limit_of_the_experiment(limit: int | None) -> None:
+    fields = RequestFields(model="m", user_template="<<TEXT>>", max_tokens=limit)
+    limited, as_configured = (json.loads(body) for body in bound_probe_bodies(fields, None))
+    assert limited.pop("max_tokens") == BOUND_PROBE_TOKENS
+    assert as_configured.pop("max_tokens", None) == limit
+    assert limited == as_configured
 
 
 def test_repr_shows_no_prompt() -> None:

@@ -108,6 +108,7 @@ def test_only_a_rate_of_one_is_an_outage() -> None:
         {"fault_rates": {"http_500": 2}},
         {"fault_rates": {"http_599": 0.1}},
         {"always": {"x": "explode"}},
+        {"response_formats": {"json_object": "explode"}},
         {"slots": 0},
         {"requests_per_s": 0},
         {"refused_calls_count": "yes"},

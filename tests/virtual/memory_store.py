@@ -21,6 +21,7 @@ from narrun_async.errors import StorageError, UnknownExperimentError
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.models import (
     SECOND_TRY,
+    AnswerFormat,
     Attempt,
     CanaryCounts,
     Cohort,
@@ -463,4 +464,5 @@ def _experiment(row: Row) -> Experiment:
         log_dir=row["log_dir"],
         created_at=row["created_at"],
         columns=dict(row),
+        answer_format=AnswerFormat(row["answer_format"]) if row.get("answer_format") else None,
     )

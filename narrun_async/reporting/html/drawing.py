@@ -1,7 +1,7 @@
 """Draws the charts of a report as SVG that lives inside an HTML page.
 
-Text stays text, colours are names that the page resolves (by day, by night, on paper), and the same chart gives the same
-bytes. Settings of matplotlib are changed for the moment of drawing only; pyplot, which keeps figures, is not used.
+Text stays text, colours are names that the page resolves (by day, by night, on paper), and the same chart gives the
+same bytes. Settings of matplotlib are changed for the moment of drawing only; pyplot, which keeps figures, is not used.
 """
 
 from __future__ import annotations
@@ -240,12 +240,13 @@ def _draw_histogram(axes: Axes, chart: HistogramChart) -> None:
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within the range; a few ends of it where that leaves fewer than two."""
+    """1, 2 and 5 times powers of ten within the range; where that leaves few, other digits, and at last its ends."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5) if low <= digit * 10.0**decade <= high]
-    if len(found) < 2:
-        return [float(f"{low:.2g}"), float(f"{high:.2g}")]
-    return found[:: math.ceil(len(found) / 7)]
+    for digits in ((1, 2, 5), range(1, 10)):
+        found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
+        if len(found) >= 3:
+            return found[:: math.ceil(len(found) / 7)]
+    return [float(f"{low:.2g}"), float(f"{high:.2g}")]
 
 
 def _draw_time(axes: Axes, chart: TimeChart) -> None:

@@ -1,4 +1,4 @@
-"""Draws a flow chart as SVG: the way down on the left, what leaves it on the right; for a wide page and a narrow one."""
+"""Draws a flow chart as SVG: the way down on the left, what leaves it on the right; for wide and for narrow pages."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ class Plan:
 
 
 WIDE = Plan(name="wide", width=720, main_x=1, main_width=330, side_x=400, side_width=318, trunk_x=166, gap=34)
-NARROW = Plan(
-    name="narrow", width=352, main_x=1, main_width=310, side_x=56, side_width=295, trunk_x=26, gap=26
-)  # fmt: skip
+NARROW = Plan(name="narrow", width=352, main_x=1, main_width=310, side_x=56, side_width=295, trunk_x=26, gap=26)
 
 
 def draw_flow(chart: FlowChart, plan: Plan) -> str:

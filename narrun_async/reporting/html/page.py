@@ -31,7 +31,8 @@ def build_page(material: ReportMaterial) -> Page:
     return Page(
         title=clean(material.experiment.name) or "Experiment without a name",
         subtitle=(
-            f"What a language model answered about {plural(flow.n_eligible, 'narrative')}, and how far it can be trusted"
+            f"What a language model answered about {plural(flow.n_eligible, 'narrative')}, and how far that can be "
+            "trusted"
         ),
         facts=(
             Fact(name="experiment", value=material.experiment.experiment_id),
@@ -76,7 +77,7 @@ def _asides(material: ReportMaterial) -> Iterator[Aside]:
     if material.status is not ExperimentStatus.COMPLETED:
         yield Aside(
             tone=Tone.WARNING,
-            text=f"The experiment is not complete ({material.status.value}): the numbers are those of what is done so far.",
+            text=f"The experiment is not complete ({material.status.value}): these are the numbers of what is done.",
         )
     if material.indicators is not None:
         yield Aside(
@@ -86,7 +87,7 @@ def _asides(material: ReportMaterial) -> Iterator[Aside]:
     if material.analysis.suppress_below is not None:
         yield Aside(
             tone=Tone.NOTE,
-            text=f"Counts of fewer than {material.analysis.suppress_below} people are not shown, nor anything from which "
-            "they could be computed. How many texts were sent, failed or skipped is shown: that tells of the work, not "
-            "of people.",
+            text=f"Counts of fewer than {material.analysis.suppress_below} people are not shown, nor anything from "
+            "which they could be computed. How many texts were sent, failed or skipped is shown: that tells of the "
+            "work, not of people.",
         )

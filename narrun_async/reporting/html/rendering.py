@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from narrun_async.reporting.html.blocks import Figure, FlowChart, Page
 from narrun_async.reporting.html.drawing import draw
@@ -25,10 +25,21 @@ def render_page(page: Page) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_unbroken,
     )
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    environment.globals.update(draw_figure=_draw_figure, draw_flow=_draw_flow, style=Markup(style))  # noqa: S704 - ours
+    environment.globals.update(
+        draw_figure=_draw_figure,
+        draw_flow=_draw_flow,
+        exactly=escape,
+        style=Markup(style),  # noqa: S704 - ours
+    )
     return environment.get_template("page.html").render(page=page)
+
+
+def _unbroken(value: object) -> object:
+    """A percent sign stays with its number; what is shown exactly as it is comes here as markup."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
 def _draw_figure(figure: Figure) -> Markup:

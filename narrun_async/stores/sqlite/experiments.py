@@ -9,6 +9,7 @@ from dataclasses import asdict
 from narrun_async.clock import local_now, utc_text
 from narrun_async.errors import UnknownExperimentError
 from narrun_async.models import (
+    AnswerFormat,
     Cohort,
     Experiment,
     ExperimentId,
@@ -133,7 +134,16 @@ def _experiment(row: sqlite3.Row) -> Experiment:
         log_dir=row["log_dir"],
         created_at=row["created_at"] or "",
         columns=dict(row),
+        answer_format=_answer_format(row["answer_format"]),
     )
+
+
+def _answer_format(stored: str | None) -> AnswerFormat | None:
+    """A verdict that nobody knows is none; the endpoint is asked again."""
+    try:
+        return AnswerFormat(stored or "")
+    except ValueError:
+        return None
 
 
 def _status(stored: str | None) -> ExperimentStatus:

@@ -91,6 +91,8 @@ EXPERIMENTS = {
     "sweep_id": "TEXT REFERENCES sweeps(sweep_id)",
     "sweep_position": "INTEGER",
     "sweep_settings": "TEXT",
+    # `response_format: auto`: what the endpoint was found to obey, and every later run asks for
+    "answer_format": "TEXT",
 }
 
 NARRATIVE_RESULTS = {
@@ -438,6 +440,10 @@ async def _add_batches(connection: aiosqlite.Connection, path: Path) -> None:
     )
 
 
+async def _add_answer_format(connection: aiosqlite.Connection, path: Path) -> None:
+    await _add_missing_columns(connection, "experiments", {"answer_format": EXPERIMENTS["answer_format"]})
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -459,6 +465,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_prompts_and_sweeps,
     _add_reviews,
     _add_batches,
+    _add_answer_format,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

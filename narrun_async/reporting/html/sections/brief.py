@@ -37,8 +37,8 @@ def _what_was_done(material: ReportMaterial) -> str:
     model = material.column("model_name") or "a language model"
     asked = "A simulated endpoint" if material.is_simulated else f"The language model {model}"
     return (
-        f"{asked} was given {plural(flow.n_eligible, 'narrative')} about {plural(flow.n_incidents, 'incident')}, one at "
-        "a time, and asked whether each shows that the person was a victim of intimate partner violence: yes or no, "
+        f"{asked} was given {plural(flow.n_eligible, 'narrative')} about {plural(flow.n_incidents, 'incident')}, one "
+        "at a time, and asked whether each shows that the person was a victim of intimate partner violence: yes or no, "
         f"with a confidence and reasons. {plural(flow.n_answered, 'narrative')} got a usable answer. "
         "The exact question is the prompt, printed in full under “Provenance”."
     )
@@ -51,7 +51,7 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if narratives is not None:
         yield _detected_card(narratives, "Narratives detected", "Share of the narratives with an answer")
     if incidents is not None:
-        yield _corrected_card(material, incidents)
+        yield _labelled_card(incidents) if _is_labelled(incidents) else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
         yield _performance_card(narratives, "sensitivity", "Sensitivity", "labelled yes were detected")
         yield _performance_card(narratives, "specificity", "Specificity", "labelled no were left alone")
@@ -67,6 +67,20 @@ def _detected_card(level: LevelReport, label: str, what: str) -> Card:
         label=label,
         value=percent_of(apparent.value),
         detail=f"{parts(apparent)}; 95 % interval {interval}. {what}.",
+    )
+
+
+def _is_labelled(level: LevelReport) -> bool:
+    """Every answer has a label, so that the labels themselves say how common it is."""
+    return level.counts.n_evaluated == level.counts.n_answered > 0
+
+
+def _labelled_card(level: LevelReport) -> Card:
+    labelled = level.prevalence.labelled
+    return Card(
+        label="Incidents labelled yes by people",
+        value=percent_of(labelled.value),
+        detail=f"{parts(labelled)}; 95 % interval {percent_interval(best_interval(labelled))}.",
     )
 
 
@@ -146,10 +160,13 @@ def _caveats_of_prevalence(material: ReportMaterial) -> Iterator[str]:
         return
     prevalence = incidents.prevalence
     if prevalence.apparent.numerator and prevalence.corrected.value is not None:
+        how = "by the labels" if _is_labelled(incidents) else "corrected for the answers' errors"
         yield (
             f"The share detected, {share_words(prevalence.apparent)} of the incidents, is not how common violence is: "
-            f"corrected for the answers' errors it is {share_words(prevalence.corrected)}."
+            f"{how} it is {share_words(prevalence.corrected)}."
         )
+    if _is_labelled(incidents):
+        return
     if prevalence.includes_zero:
         yield "The corrected interval includes zero: all that is detected may be false alarms."
     yield from (f"{capital(remark)}." for remark in prevalence.remarks)

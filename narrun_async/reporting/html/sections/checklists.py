@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Level
 from narrun_async.analysis.report_tree import Withheld
@@ -18,6 +19,7 @@ from narrun_async.reporting.html.wording import clean, plural, years_text
 from narrun_async.reporting.wording import duration_text
 
 YOURS = "Not in the database: you must say it."
+_FLOW = "Under “From the file to the answers”."
 #: None: the database cannot answer
 Answer = Callable[[ReportMaterial], str | None]
 
@@ -37,9 +39,9 @@ def checklists_section(material: ReportMaterial) -> Section:
         title="Checklists of reporting guidelines",
         blocks=(
             Paragraph(
-                text="What STARD 2015 (studies of diagnostic accuracy) and TRIPOD-LLM (studies that use language models) "
-                "ask for, and what the database can answer. The numbers are the guidelines', the words are not: look "
-                "there for what an item really asks for."
+                text="What STARD 2015 (studies of diagnostic accuracy) and TRIPOD-LLM (studies that use language "
+                "models) ask for, and what the database can answer. The numbers are the guidelines', the words are "
+                "not: look there for what an item really asks for."
             ),
             _fold(material, "STARD 2015", STARD),
             _fold(material, "TRIPOD-LLM", TRIPOD_LLM),
@@ -120,8 +122,8 @@ def _statistics(material: ReportMaterial) -> str | None:
 def _indeterminate(material: ReportMaterial) -> str | None:
     n_errors = sum(material.evaluation.flow.errors.values())
     return (
-        f"Answers that could not be read as yes or no are errors, in no table: {n_errors:,}, by category under “Errors”. "
-        "What they leave open is told as a range."
+        f"Answers that could not be read as yes or no are errors, in no table: {n_errors:,}, by category under "
+        "“Errors”. What they leave open is told as a range."
     )
 
 
@@ -168,13 +170,17 @@ def _limits(material: ReportMaterial) -> str | None:
 def _data(material: ReportMaterial) -> str | None:
     if material.source is None:
         return None
-    return f"One file, {clean(material.source.path.rsplit('/', 1)[-1])}, by its checksum under “Provenance”. Its origin, you must say."
+    name = clean(PurePath(material.source.path).name)
+    return f"One file, {name}, by its checksum under “Provenance”. Its origin, you must say."
 
 
 def _preprocessing(material: ReportMaterial) -> str | None:
     skipped = material.evaluation.flow.skipped.get("placeholder", 0)
     told = f"; {skipped:,} placeholders were not sent" if skipped else ""
-    return f"Line ends and control characters were made uniform when the file was loaded; texts were sent as they are{told}."
+    return (
+        "Line ends and control characters were made uniform when the file was loaded; texts were sent as they are"
+        f"{told}."
+    )
 
 
 def _model_name(material: ReportMaterial) -> str | None:
@@ -189,9 +195,8 @@ def _model_name(material: ReportMaterial) -> str | None:
 def _generation(material: ReportMaterial) -> str | None:
     if not material.settings and material.column("temperature") is None:
         return None
-    return (
-        f"Temperature {material.column('temperature') or 'unknown'}; all settings and the prompts under “Provenance”."
-    )
+    temperature = material.column("temperature") or "unknown"
+    return f"Temperature {temperature}; all settings and the prompts under “Provenance”."
 
 
 def _when_asked(material: ReportMaterial) -> str | None:
@@ -206,7 +211,10 @@ def _when_asked(material: ReportMaterial) -> str | None:
 def _rivals(material: ReportMaterial) -> str | None:
     if material.n_configurations < 2:
         return None
-    return f"{material.n_configurations:,} experiments of this database were judged on the same labels; `narrun compare` sets them side by side."
+    return (
+        f"{material.n_configurations:,} experiments of this database were judged on the same labels; narrun compare "
+        "sets them side by side."
+    )
 
 
 def _how_labelled(material: ReportMaterial) -> str | None:
@@ -239,9 +247,9 @@ def _updating(material: ReportMaterial) -> str | None:
     identities = {(use.serving.model, use.serving.system_fingerprint) for use in material.servings}
     if not identities:
         return None
-    return (
-        "The same model answered throughout." if len(identities) == 1 else "More than one answered: see “Provenance”."
-    )
+    if len(identities) > 1:
+        return "More than one model or version answered: see “Provenance”."
+    return "The same model answered throughout."
 
 
 # --- the lists -------------------------------------------------------------------------------------------------------
@@ -268,7 +276,7 @@ STARD: tuple[Item, ...] = (
     Item(number="16", asks_for="what was done with missing data", answer=_missing),
     Item(number="17", asks_for="whether accuracy varies between groups", answer=_variability),
     Item(number="18", asks_for="intended sample size and why"),
-    Item(number="19", asks_for="flow of participants, as a diagram", answer=_always("“From the file to the answers”.")),
+    Item(number="19", asks_for="flow of participants, as a diagram", answer=_always(_FLOW)),
     Item(number="20", asks_for="characteristics of participants", answer=_characteristics),
     Item(number="21a", asks_for="how severe it was in those who have it"),
     Item(number="21b", asks_for="what else those have who do not"),
@@ -332,9 +340,7 @@ TRIPOD_LLM: tuple[Item, ...] = (
     Item(number="14e", asks_for="where the data are"),
     Item(number="14f", asks_for="where the code is", answer=_code),
     Item(number="15", asks_for="part that patients and the public had"),
-    Item(
-        number="16a", asks_for="flow, with and without the outcome", answer=_always("“From the file to the answers”.")
-    ),
+    Item(number="16a", asks_for="flow, and how many have the outcome", answer=_always(_FLOW)),
     Item(number="16b", asks_for="characteristics, overall and by source", answer=_characteristics),
     Item(number="16c", asks_for="evaluation data against development data"),
     Item(

@@ -22,7 +22,7 @@ def course_section(material: ReportMaterial) -> Section:
     if course is None:
         blocks.append(
             Paragraph(
-                text="The database has no ledger of calls for this experiment, so speed and failures over time are unknown."
+                text="The database has no ledger of calls for this experiment, so speed and failures are unknown."
             )
         )
     else:
@@ -67,8 +67,8 @@ def _calls_words(material: ReportMaterial, course: Course) -> str:
         )
     return (
         f"{plural(course.n_calls, 'call')} were made{failed if course.n_failed else ''}, at most "
-        f"{course.peak_in_flight:,} at a time, in {duration_text(course.working_s)} of work.{speed} Prompts and answers "
-        f"came to {material.prompt_tokens:,} and {material.completion_tokens:,} tokens."
+        f"{course.peak_in_flight:,} at a time, in {duration_text(course.working_s)} of work.{speed} Prompts and "
+        f"answers came to {material.prompt_tokens:,} and {material.completion_tokens:,} tokens."
     )
 
 

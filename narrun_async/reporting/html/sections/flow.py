@@ -11,6 +11,7 @@ from narrun_async.reporting.html.blocks import (
     FlowBox,
     FlowChart,
     FlowStep,
+    Fold,
     Paragraph,
     Row,
     Section,
@@ -36,7 +37,7 @@ def flow_section(material: ReportMaterial) -> Section:
             text="Boxes on the way down say how many are left; those beside it, how many left the way there, and why."
         ),
         chart,
-        _table(steps, chart.outcomes),
+        Fold(summary="The same as a table", blocks=(_table(steps, chart.outcomes),)),
     ]
     return Section(slug="flow", title="From the file to the answers", blocks=tuple(blocks))
 
@@ -52,10 +53,8 @@ def _table(steps: tuple[FlowStep, ...], outcomes: tuple[FlowBox, ...]) -> Table:
         left = f"{step.leaves.count}: {'; '.join(step.leaves.lines)}" if step.leaves else "none"
         rows.append(Row(head=step.box.title, cells=(step.box.count, left)))
     rows += [Row(head=box.title, cells=(box.count, "; ".join(box.lines))) for box in outcomes]
-    return Table(
-        caption="The same as a table", head=("Step", "How many", "What leaves, or what it is made of"), rows=tuple(rows),
-        is_prose=True,
-    )  # fmt: skip
+    head = ("Step", "How many", "What leaves, or what it is made of")
+    return Table(caption="From the file to the answers", head=head, rows=tuple(rows), is_prose=True)
 
 
 def _file_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
@@ -88,21 +87,21 @@ def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
         lines=(f"and {flow.n_copied:,} more with the same text got its answer",) if flow.n_copied else (),
     )
     answered = FlowBox(title="Answered", count=plural(flow.n_answered, "narrative"), lines=_kinds(material))
-    return (
-        FlowStep(box=eligible, leaves=_not_sent(flow)),
-        FlowStep(box=asked, leaves=_failed(flow)),
-        FlowStep(box=answered),
-        *_incident_steps(material),
-    )
+    steps = [FlowStep(box=eligible, leaves=_not_sent(flow)), FlowStep(box=asked, leaves=_failed(flow))]
+    incidents = material.level(Level.INCIDENTS)
+    if incidents is None:
+        return (*steps, FlowStep(box=answered))
+    classified = FlowBox(title="Classified", count=plural(incidents.counts.n_answered, "incident"))
+    return (*steps, FlowStep(box=answered, leaves=_without_any(incidents)), FlowStep(box=classified))
 
 
 def _not_sent(flow: Flow) -> FlowBox | None:
     n_skipped = sum(flow.skipped.values())
     if not n_skipped + flow.n_missing:
         return None
-    lines = [f"{number:,} {_SKIPPED.get(why, clean(why))}" for why, number in flow.skipped.items()]
+    lines = [f"{_SKIPPED.get(why, clean(why))}: {number:,}" for why, number in flow.skipped.items()]
     if flow.n_missing:
-        lines.append(f"{flow.n_missing:,} not reached yet")
+        lines.append(f"not reached yet: {flow.n_missing:,}")
     return FlowBox(title="Not sent", count=plural(n_skipped + flow.n_missing, "narrative"), lines=tuple(lines))
 
 
@@ -110,7 +109,7 @@ def _failed(flow: Flow) -> FlowBox | None:
     n_errors = sum(flow.errors.values())
     if not n_errors:
         return None
-    lines = tuple(f"{number:,} {error_words(category)}" for category, number in flow.errors.items())
+    lines = tuple(f"{error_words(category)}: {number:,}" for category, number in flow.errors.items())
     return FlowBox(title="No usable answer", count=plural(n_errors, "narrative"), lines=lines)
 
 
@@ -119,21 +118,15 @@ def _kinds(material: ReportMaterial) -> tuple[str, ...]:
     return tuple(f"{level.counts.n_answered:,} {name}" for name, level in kinds if level is not None)
 
 
-def _incident_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
-    incidents = material.level(Level.INCIDENTS)
-    if incidents is None:
-        return ()
-    counts = incidents.counts
-    without = counts.n_units - counts.n_answered
-    leaves = None
-    if without:
-        leaves = FlowBox(
-            title="Incidents without any answer",
-            count=plural(without, "incident"),
-            lines=("all their narratives were skipped, failed, or are not reached",),
-        )
-    box = FlowBox(title="Classified", count=plural(counts.n_answered, "incident"))
-    return (FlowStep(box=box, leaves=leaves),)
+def _without_any(incidents: LevelReport) -> FlowBox | None:
+    n_without = incidents.counts.n_units - incidents.counts.n_answered
+    if not n_without:
+        return None
+    return FlowBox(
+        title="No answer at all",
+        count=plural(n_without, "incident"),
+        lines=("all of their narratives were skipped, failed, or are not reached",),
+    )
 
 
 def _outcomes(material: ReportMaterial) -> tuple[FlowBox, ...]:

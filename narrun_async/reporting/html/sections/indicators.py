@@ -21,8 +21,8 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
     if material.indicators is None:
         return [
             Paragraph(
-                text="The model names indicators for its answers. They are mostly quotations of narratives, so they are "
-                "left out of this report; `narrun report --with-text` puts them in."
+                text="The model names indicators for its answers. They are mostly quotations of narratives, so they "
+                "are left out of this report; narrun report --with-text puts them in."
             )
         ]
     if material.hides(Withheld.DETECTION):

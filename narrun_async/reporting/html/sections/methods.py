@@ -28,8 +28,8 @@ _NOT_SET = "not set"
 def methods_section(material: ReportMaterial) -> Section:
     blocks: list[Block] = [
         Paragraph(
-            text="Taken from the database as it is; check every sentence, and add what it cannot know: how the file came "
-            "about, who labelled it, who approved the study."
+            text="Taken from the database as it is; check every sentence, and add what it cannot know: how the file "
+            "came about, who labelled it, who approved the study."
         )
     ]
     if material.is_simulated:
@@ -63,8 +63,8 @@ def _data_sentences(material: ReportMaterial) -> Iterator[str]:
     n_placeholders = flow.skipped.get("placeholder", 0)
     if n_placeholders:
         yield (
-            f"{plural(n_placeholders, 'text')} that only say that there is no report were recognised by fixed rules and "
-            "not sent to the model."
+            f"{plural(n_placeholders, 'text')} that only say that there is no report were recognised by fixed rules "
+            "and not sent to the model."
         )
     if flow.n_copied:
         yield f"Identical texts were asked once; {plural(flow.n_copied, 'narrative')} got the answer of another one."
@@ -90,7 +90,7 @@ def _model_sentences(material: ReportMaterial) -> Iterator[str]:
     prompts = [text for text in (material.system_prompt, material.user_template) if text]
     if prompts:
         hashes = ", ".join(f"{text_sha256(text)[:12]}…" for text in prompts)
-        yield f"The prompts (SHA-256 {hashes}) were the same for all narratives and are given in full in the supplement."
+        yield f"The prompts (SHA-256 {hashes}) were the same for all narratives; the supplement gives them in full."
     yield (
         "An answer had to state whether intimate partner violence is detected, with a confidence from 0 to 1, "
         "indicators and a rationale; answers that could not be read so count as errors, not as no."
@@ -143,8 +143,8 @@ def _statistics_sentences(material: ReportMaterial) -> Iterator[str]:
     )
     if evaluation.n_resamples:
         yield (
-            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and accelerated "
-            f"bootstrap of incidents ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
+            f"accelerated bootstrap of incidents ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
         )
     corrected = incidents.prevalence.corrected
     if corrected.value is not None and incidents.prevalence.validity is not None:

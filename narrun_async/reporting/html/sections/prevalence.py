@@ -38,14 +38,14 @@ def prevalence_section(material: ReportMaterial) -> Section:
             "known it can be corrected (Rogan and Gladen). The corrected interval carries the uncertainty of "
             "both, and takes the labelled cases for as hard as the others."
         ),
-        _figure(levels),
+        _figure(levels, with_labels=not material.hides(Withheld.LABELS)),
         *_remarks(material, levels),
         *(table for level in levels if (table := _predictive_values(level)) is not None),
     ]
     return Section(slug="prevalence", title=title, blocks=tuple(blocks))
 
 
-def _figure(levels: Sequence[LevelReport]) -> Figure:
+def _figure(levels: Sequence[LevelReport], *, with_labels: bool) -> Figure:
     named = [
         (f"{capital(SHORT_NAMES[level.level])}, {what}", measure, ink)
         for level in levels
@@ -54,6 +54,7 @@ def _figure(levels: Sequence[LevelReport]) -> Figure:
             ("corrected", level.prevalence.corrected, Ink.FIRST),
             ("labelled yes", level.prevalence.labelled, Ink.SECOND),
         )
+        if with_labels or measure.value is not None
     ]
     rows = tuple(
         Row(

@@ -34,7 +34,6 @@ _COLUMNS = {
     "temperature": "temperature",
     "seed": "run_seed",
     "prompt version": "prompt_version",
-    "configuration file": "config_file",
 }
 
 
@@ -53,6 +52,8 @@ def _facts(material: ReportMaterial) -> Iterator[Fact]:
     for name, column in _COLUMNS.items():
         if (value := material.column(column)) is not None:
             yield Fact(name=name, value=clean(value))
+    if (file := material.column("config_file")) is not None:
+        yield Fact(name="configuration file", value=clean(PurePath(file).name))
     if material.source is not None:
         file = clean(PurePath(material.source.path).name)
         yield Fact(name="data", value=f"{file}, loaded {material.source.loaded_at}")
@@ -145,5 +146,11 @@ def _prompts(material: ReportMaterial) -> Sequence[Block]:
 def _settings(material: ReportMaterial) -> Sequence[Block]:
     if not material.settings:
         return [Paragraph(text="The experiment has no snapshot of its settings: it was made by an earlier program.")]
-    facts = Facts(items=tuple(Fact(name=key, value=clean(value)) for key, value in material.settings.items()))
+    facts = Facts(items=tuple(_setting(key, value) for key, value in material.settings.items()))
     return [Fold(summary=f"All {len(material.settings)} frozen settings", blocks=(facts,))]
+
+
+def _setting(key: str, value: str) -> Fact:
+    """Of files only their names: where they lay says something of the person who worked there."""
+    is_file = key.endswith(("file", "rules")) and "/" in value
+    return Fact(name=key, value=clean(PurePath(value).name if is_file else value))

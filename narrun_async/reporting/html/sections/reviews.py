@@ -34,8 +34,8 @@ def _review(review: ReviewFacts) -> Sequence[Block]:
     blocks: list[Block] = [
         Heading(text=f"Review {review.review_id}"),
         Paragraph(
-            text="Narratives were drawn at random within strata, and given to readers in workbooks. A label counts with "
-            f"the inverse of its chance to be drawn (Horvitz and Thompson).{used}"
+            text="Narratives were drawn at random within strata, and given to readers in workbooks. A label counts "
+            f"with the inverse of its chance to be drawn (Horvitz and Thompson).{used}"
         ),
         Facts(items=tuple(Fact(name=name, value=value) for name, value in facts.items())),
     ]
