@@ -172,7 +172,7 @@ def _draw_forest(axes: Axes, chart: ForestChart) -> None:
             elinewidth=1.6,
         )
     axes.set_yticks(list(places), [row.label for row in chart.rows])
-    axes.set_ylim(len(chart.rows) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(chart.rows)) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel(chart.x_title)
     _in_percent(axes.xaxis)

@@ -45,7 +45,7 @@ def draw_flow(chart: FlowChart, plan: Plan) -> str:
             drawing.add_side(step.leaves)
     if chart.outcomes:
         drawing.add_outcomes(chart.outcomes)
-    identity = f"{chart.name}-{plan.name}"
+    identity = f"figure-{chart.name}-{plan.name}"
     return (
         f'<svg viewBox="0 0 {plan.width} {drawing.y + 1}" role="img" class="flow {plan.name}" '
         f'aria-labelledby="{identity}-title {identity}-desc">'

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from narrun_async.reporting.html.blocks import Figure, FlowChart, Page
 from narrun_async.reporting.html.drawing import draw
 from narrun_async.reporting.html.flow_drawing import NARROW, WIDE, draw_flow
+from narrun_async.reporting.html.wording import clean_lines
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -25,7 +26,7 @@ def render_page(page: Page) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_unbroken,
+        finalize=_presentable,
     )
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
     environment.globals.update(
@@ -37,13 +38,13 @@ def render_page(page: Page) -> str:
     return environment.get_template("page.html").render(page=page)
 
 
-def _unbroken(value: object) -> object:
-    """A percent sign stays with its number; what is shown exactly as it is comes here as markup."""
-    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+def _presentable(value: object) -> object:
+    """Without control characters, and a percent sign stays with its number. Markup is ours and left as it is."""
+    return clean_lines(value).replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
 def _draw_figure(figure: Figure) -> Markup:
-    svg = draw(figure.chart, name=figure.name, title=figure.title, description=figure.description)
+    svg = draw(figure.chart, name=f"figure-{figure.name}", title=figure.title, description=figure.description)
     return Markup(svg)  # noqa: S704 - written as XML, which escapes
 
 

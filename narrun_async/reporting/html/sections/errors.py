@@ -14,6 +14,8 @@ from narrun_async.reporting.html.wording import (
     DASH,
     as_point,
     best_interval,
+    capital,
+    clean,
     parts,
     percent_interval,
     plural,
@@ -59,7 +61,7 @@ def _categories(errors: Mapping[str, int]) -> Figure:
         title="Why there is no answer",
         description="; ".join(f"{error_words(category)}: {number:,}" for category, number in errors.items()) + ".",
         chart=BarChart(
-            labels=tuple(category.replace("_", " ") for category in errors),
+            labels=tuple(clean(category.replace("_", " ")) for category in errors),
             series=(BarSeries(name="narratives", ink=Ink.BAD, counts=tuple(errors.values())),),
             title_of_labels="",
             title_of_counts="narratives",
@@ -112,7 +114,7 @@ def _told_of_lengths(failures: FailuresByLength) -> Sequence[Block]:
             f"{is_trend} the length of the text (Cochran-Armitage test, p {p if p.startswith('<') else f'= {p}'})."
         )
     elif failures.remark:
-        sentences.append(f"{failures.remark[:1].upper()}{failures.remark[1:]}.")
+        sentences.append(f"{capital(failures.remark)}.")
     if failures.bins and failures.n_without_length:
         sentences.append(f"The texts of {failures.n_without_length:,} more are gone.")
     return [Paragraph(text=" ".join(sentences))] if sentences else []
