@@ -35,10 +35,11 @@ from narrun_async.limits import Budget
 from narrun_async.logs import open_experiment_logs
 from narrun_async.models import Experiment, ExperimentStatus, RunStart, Selection
 from narrun_async.operations.ingesting import find_known_source
+from narrun_async.operations.previewing import Preview, preview_file, preview_source
 from narrun_async.planner import CanaryPlan
 from narrun_async.progress import Progress
 from narrun_async.progress.display import show_progress
-from narrun_async.reporting.banner import Banner, banner_lines
+from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
@@ -111,29 +112,35 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         async with reading(database) as store:
             plan = await plan_resume(store, database, request, environment, given)
         tell_plan(plan, tell)
-        counts = plan.counts
+        counts, rules = plan.counts, _placeholder_rules_of(plan.experiment)
+        skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
-        tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors")
-        tell(f"to do      {plan.n_remaining} narratives, {pace_words(plan.config.operational)}")
+        tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors{skipped}")
+        tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
+        uncalled = plan.uncalled
     else:
         assert given is not None
-        n_narratives = await _count_narratives(database, given)
-        limit = given.run.max_narratives
+        preview = await _preview_new(database, given)
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
-        tell(f"to do      {min(n_narratives, limit or n_narratives)} of {n_narratives} narratives of {given.data.file}")
+        tell(f"to do      {preview.n_to_ask} of {preview.n_narratives} narratives of {given.data.file}")
+        uncalled, rules = preview.uncalled, preview.placeholder_rules
+        if preview.is_unscreened:
+            tell(f"NOTE: {UNSCREENED_NOTICE}")
+    for label, words in uncalled_rows(uncalled, rules):
+        tell(f"{label:<11}{words}")
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
 
 
-async def _count_narratives(database: Path, given: ExperimentConfig) -> int:
+async def _preview_new(database: Path, given: ExperimentConfig) -> Preview:
     """From the database where it holds the file, else by reading the file, storing nothing."""
     file = source_file(given.data)
     if database.exists():
         async with reading(database) as store:
             known = await find_known_source(store, file)
-        if known is not None:
-            return known.n_narratives
-    return len({(one.incident_id, one.narrative_type) for one in file.open().iter_narratives()})
+            if known is not None:
+                return await preview_source(store, known, given.run)
+    return preview_file(file.open().iter_narratives(), given.run, file.rules())
 
 
 def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[ExperimentConfig | None, bool]:
@@ -281,12 +288,20 @@ def _banner(plan: RunPlan, endpoint: Endpoint, database: Path) -> Banner:
         is_overridden=endpoint.is_overridden,
         database=str(database),
         n_cohort=plan.counts.n_total,
-        n_done=plan.counts.n_success + plan.counts.n_errors,
+        n_done=plan.counts.n_rows,
         n_errors=plan.counts.n_errors,
-        n_remaining=plan.n_remaining,
+        n_skipped=plan.counts.n_skipped,
+        n_to_ask=plan.n_to_ask,
+        uncalled=plan.uncalled,
+        placeholder_rules=_placeholder_rules_of(plan.experiment),
         pace=pace_words(plan.config.operational),
         log_dir=plan.experiment.log_dir,
     )
+
+
+def _placeholder_rules_of(experiment: Experiment) -> str | None:
+    recorded = experiment.columns.get("placeholder_rules")
+    return recorded if isinstance(recorded, str) else None
 
 
 async def _tell_nothing_to_do(store: SqliteStore, plan: RunPlan, tell: Tell, say: Tell) -> None:

@@ -7,6 +7,7 @@ Times are UTC `datetime`s unless a name says otherwise; `_s` are seconds.
 from narrun_async.models.calls import (
     NO_USAGE,
     Attempt,
+    Copy,
     Detection,
     Envelope,
     ErrorCategory,
@@ -15,6 +16,8 @@ from narrun_async.models.calls import (
     Prices,
     RawReply,
     Serving,
+    Skip,
+    SkipReason,
     Usage,
     Verdict,
     WorkItem,
@@ -25,6 +28,7 @@ from narrun_async.models.experiments import (
     Cohort,
     Experiment,
     ExperimentStatus,
+    FlagCounts,
     NewExperiment,
     PageCursor,
     ProgressMark,
@@ -34,10 +38,19 @@ from narrun_async.models.experiments import (
     RunRecord,
     RunStart,
     Selection,
+    UncalledCounts,
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
-from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sources import (
+    DataSource,
+    IngestReport,
+    Screening,
+    SourceNarrative,
+    SourceSummary,
+    TextFlag,
+    text_sha256,
+)
 from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
@@ -45,6 +58,7 @@ __all__ = [
     "Attempt",
     "CanaryCounts",
     "Cohort",
+    "Copy",
     "DataSource",
     "Detection",
     "Envelope",
@@ -53,6 +67,7 @@ __all__ = [
     "ExperimentId",
     "ExperimentStatus",
     "Failure",
+    "FlagCounts",
     "FoundFiles",
     "IngestReport",
     "InvariantFinding",
@@ -72,12 +87,17 @@ __all__ = [
     "RunMode",
     "RunRecord",
     "RunStart",
+    "Screening",
     "ScrubRecord",
     "Selection",
     "Serving",
+    "Skip",
+    "SkipReason",
     "SourceNarrative",
     "SourceSummary",
+    "TextFlag",
     "TextHoldings",
+    "UncalledCounts",
     "Usage",
     "Verdict",
     "WorkItem",

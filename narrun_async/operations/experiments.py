@@ -19,7 +19,7 @@ from narrun_async.config import (
     snapshot_sha256,
 )
 from narrun_async.errors import BadInputError, ConfigurationError, UnknownExperimentError, UsageError
-from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment
+from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment, Screening
 from narrun_async.ports import ExperimentStore, Store
 
 LATEST = "latest"
@@ -29,10 +29,17 @@ _ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
 
 
 async def create_experiment(
-    store: Store, config: ExperimentConfig, source: DataSource, *, config_file: Path | None, log_root: Path
+    store: Store,
+    config: ExperimentConfig,
+    source: DataSource,
+    *,
+    screening: Screening | None,
+    config_file: Path | None,
+    log_root: Path,
 ) -> Experiment:
     """Freeze a configuration and its cohort; the cohort's size is decided here and nowhere else.
 
+    :param screening: of the data source; needed where what it tells decides who is asked
     :param log_root: the experiment's own log directory is made below it
     :raises BadInputError: the data source holds no narratives
     """
@@ -67,6 +74,9 @@ async def create_experiment(
             narrun_version=__version__,
             python_version=platform.python_version(),
             created_at=local_now(),
+            skip_placeholders=config.run.skip_placeholders,
+            ask_identical_once=config.run.ask_identical_once,
+            placeholder_rules=screening.rules if screening and config.run.skip_placeholders else None,
         )
     )
     return await store.load_experiment(experiment_id)

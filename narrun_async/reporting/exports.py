@@ -71,6 +71,8 @@ OUR_COLUMNS = (
     "cached_tokens",
     "reasoning_tokens",
     "run_id",
+    "skip_reason",
+    "copied_from",
 )
 
 #: hold the narrative, or quote it: models put short quotations into their indicators

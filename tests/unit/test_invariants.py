@@ -316,6 +316,18 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
         {"I14"},
         [f"UPDATE narrative_results SET response_sec = -0.5 WHERE {SUCCESS_ROW}"],
     ),
+    "a copy where every narrative is asked": (
+        {"I20"},
+        [f"UPDATE narrative_results SET copied_from = 2 WHERE {SUCCESS_ROW}"],
+    ),
+    "a copy of another text": (
+        {"I21"},
+        [
+            f"UPDATE experiments SET ask_identical_once = 1 WHERE experiment_id = '{WHOLE}'",
+            f"UPDATE narrative_results SET copied_from = 2 WHERE {SUCCESS_ROW}",
+            f"DELETE FROM attempts WHERE experiment_id = '{WHOLE}' AND narrative_id = 1",
+        ],
+    ),
 }
 
 

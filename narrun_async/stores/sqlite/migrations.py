@@ -31,6 +31,8 @@ SOURCE_NARRATIVES = {
     "data_checksum": "TEXT",
     "loaded_at": "TEXT",
     "text_sha256": "TEXT",
+    "text_flags": "TEXT",  # '' or names of `TextFlag`, separated by commas; NULL: nobody has looked
+    "same_text_as": "INTEGER",  # the first narrative of the source with this text, where that is another one
 }
 
 EXPERIMENTS = {
@@ -87,6 +89,9 @@ EXPERIMENTS = {
     "n_errors": "INTEGER",
     "narrun_version": "TEXT",
     "python_version": "TEXT",
+    "skip_placeholders": "INTEGER",
+    "ask_identical_once": "INTEGER",
+    "placeholder_rules": "TEXT",
 }
 
 NARRATIVE_RESULTS = {
@@ -127,6 +132,8 @@ NARRATIVE_RESULTS = {
     "cached_tokens": "INTEGER",
     "reasoning_tokens": "INTEGER",
     "run_id": "INTEGER REFERENCES runs(run_id)",
+    "skip_reason": "TEXT",
+    "copied_from": "INTEGER",  # narrative_id of the one that was asked
 }
 
 # One row a process life. Times are UTC, ISO 8601; runtime_s is monotonic and advances with every commit, so that a
@@ -208,6 +215,20 @@ SCRUBS = {
     "n_calls": "INTEGER NOT NULL",
 }
 
+# One row a look at all texts of a data source; the latest one of it is in force.
+SCREENINGS = {
+    "screening_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "data_checksum": "TEXT NOT NULL",
+    "rules_name": "TEXT NOT NULL",
+    "rules_sha256": "TEXT NOT NULL",
+    "screened_at": "TEXT NOT NULL",
+    "n_screened": "INTEGER NOT NULL",
+    "n_placeholder": "INTEGER NOT NULL",
+    "n_near_empty": "INTEGER NOT NULL",
+    "n_truncated": "INTEGER NOT NULL",
+    "n_identical": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -217,7 +238,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs"})
+OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs", "screenings"})
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -304,8 +325,23 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
     )
 
 
+async def _add_screening(connection: aiosqlite.Connection, path: Path) -> None:
+    """Only room for it: looking at a million texts takes 13 s and as much disk again, and most never need it."""
+    for table in ("source_narratives", "experiments", "narrative_results"):
+        present = await _column_names(connection, table)
+        for name, declaration in TABLES[table].items():
+            if name not in present:
+                await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
+    body = ", ".join(f"{name} {declaration}" for name, declaration in SCREENINGS.items())
+    await connection.execute(f"CREATE TABLE IF NOT EXISTS screenings ({body})")
+    for name, condition in {"flagged": "text_flags <> ''", "repeats": "same_text_as IS NOT NULL"}.items():
+        await connection.execute(
+            f"CREATE INDEX IF NOT EXISTS source_narratives_{name} ON source_narratives(data_checksum) WHERE {condition}"
+        )
+
+
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs, _add_screening)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
