@@ -101,12 +101,17 @@ def write_copy(draft: Draft, experiment_id: ExperimentId, run_id: RunId, copy: C
         first = {"first_error_message": row["error_message"], "result_id": number}
         draft.fill("narrative_results", key, row | first)
         yield from ("saved", "new_rows", *(("new_errors",) if row["error_occurred"] else ()))
-    elif copy.replaces_error and before["error_occurred"] and before["run_id"] < run_id:
+    elif copy.replaces_error and _may_be_replaced_by(copy, before, run_id):
         first = {"first_error_message": before["first_error_message"] or before["error_message"]}
         draft.fill("narrative_results", key, row | first | {"result_id": before["result_id"]})
         yield "saved"
         if not row["error_occurred"]:
             yield "fewer_errors"
+
+
+def _may_be_replaced_by(copy: Copy, before: Row, run_id: RunId) -> bool:
+    is_this_copy = before["copied_from"] == copy.original_id
+    return is_this_copy and bool(before["error_occurred"]) and before["run_id"] < run_id
 
 
 def _row_of(narrative: Row, experiment_id: ExperimentId, run_id: RunId, *, rank: int) -> Row:
