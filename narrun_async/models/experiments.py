@@ -214,7 +214,7 @@ class FlagCounts:
     n_placeholder: int
     n_near_empty: int
     n_truncated: int
-    #: narratives whose text is that of an earlier one of the cohort
+    #: narratives whose text is that of an earlier one of the cohort, placeholders apart
     n_identical: int
 
 

@@ -77,7 +77,7 @@ class Screening:
     n_placeholder: int
     n_near_empty: int
     n_truncated: int
-    #: narratives whose text is that of an earlier one of the same source
+    #: narratives whose text is that of an earlier one of the same source, placeholders apart
     n_identical: int
 
     @property

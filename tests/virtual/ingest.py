@@ -92,7 +92,10 @@ def count_flagged(rows: Sequence[Row]) -> FlagCounts:
         n_placeholder=sum(TextFlag.PLACEHOLDER in one for one in flags),
         n_near_empty=sum(TextFlag.NEAR_EMPTY in one for one in flags),
         n_truncated=sum(TextFlag.TRUNCATED in one for one in flags),
-        n_identical=sum(row["same_text_as"] is not None for row in rows),
+        n_identical=sum(
+            row["same_text_as"] is not None and TextFlag.PLACEHOLDER not in one
+            for row, one in zip(rows, flags, strict=True)
+        ),
     )
 
 

@@ -121,8 +121,9 @@ _IS_PLACEHOLDER = _flag_is(TextFlag.PLACEHOLDER)
 COUNT_FLAGS = f"""
 SELECT
     {", ".join(f"COALESCE(SUM({_flag_is(flag)}), 0) AS n_{flag.value}" for flag in TextFlag)},
-    (SELECT COUNT(*) FROM source_narratives INDEXED BY source_narratives_repeats
-     WHERE data_checksum IS :checksum AND same_text_as IS NOT NULL AND narrative_id <= :last_narrative_id
+    (SELECT COUNT(*) FROM source_narratives AS s INDEXED BY source_narratives_repeats
+     WHERE s.data_checksum IS :checksum AND s.same_text_as IS NOT NULL AND s.narrative_id <= :last_narrative_id
+         AND NOT COALESCE({_IS_PLACEHOLDER}, 0)
     ) AS n_identical
 FROM source_narratives AS s INDEXED BY source_narratives_flagged
 WHERE s.data_checksum IS :checksum AND s.text_flags <> '' AND s.narrative_id <= :last_narrative_id
