@@ -272,11 +272,13 @@ FROM narrative_results AS r WHERE {_RESULT_IN_SCOPE} AND r.response_sec < 0
 """
 
 _WITHOUT_LEAVE = f"""
-SELECT {_RESULT} || CASE WHEN r.skip_reason IS NULL THEN ': a copy, and its experiment asks every narrative'
-                    ELSE ': skipped, and its experiment skips nothing' END AS place, 0 AS is_inherited
-FROM narrative_results AS r JOIN experiments AS e ON e.experiment_id = r.experiment_id
-WHERE {_RESULT_IN_SCOPE} AND ((r.skip_reason IS NOT NULL AND e.skip_placeholders IS NOT 1)
-                              OR (r.copied_from IS NOT NULL AND e.ask_identical_once IS NOT 1))
+SELECT {_RESULT} || ': skipped, and its experiment skips nothing' AS place, 0 AS is_inherited
+FROM experiments AS e CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.skip_placeholders IS NOT 1 AND r.skip_reason IS NOT NULL
+UNION ALL
+SELECT {_RESULT} || ': a copy, and its experiment asks every narrative', 0
+FROM experiments AS e CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.ask_identical_once IS NOT 1 AND r.copied_from IS NOT NULL
 """
 
 # A killed run can leave a copied error behind its original, which was asked again; the next run brings it up to that.

@@ -253,6 +253,17 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS runs_experiment ON runs(experiment_id)",
 )
 
+#: of few rows each, or of none
+SCREENING_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS source_narratives_flagged ON source_narratives(data_checksum) WHERE text_flags <> ''",
+    "CREATE INDEX IF NOT EXISTS source_narratives_repeats ON source_narratives(data_checksum)"
+    " WHERE same_text_as IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS narrative_results_skipped ON narrative_results(experiment_id)"
+    " WHERE skip_reason IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS narrative_results_copied ON narrative_results(experiment_id)"
+    " WHERE copied_from IS NOT NULL",
+)
+
 Migration = Callable[[aiosqlite.Connection, Path], Awaitable[None]]
 
 
@@ -334,10 +345,8 @@ async def _add_screening(connection: aiosqlite.Connection, path: Path) -> None:
                 await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
     body = ", ".join(f"{name} {declaration}" for name, declaration in SCREENINGS.items())
     await connection.execute(f"CREATE TABLE IF NOT EXISTS screenings ({body})")
-    for name, condition in {"flagged": "text_flags <> ''", "repeats": "same_text_as IS NOT NULL"}.items():
-        await connection.execute(
-            f"CREATE INDEX IF NOT EXISTS source_narratives_{name} ON source_narratives(data_checksum) WHERE {condition}"
-        )
+    for statement in SCREENING_INDEXES:
+        await connection.execute(statement)
 
 
 #: step N brings a database from version N to N + 1

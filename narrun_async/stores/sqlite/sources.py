@@ -89,7 +89,10 @@ class SourcesPart(Database):
                 n_changed += (await writer.execute(statements.MARK_REPEATS, {"checksum": checksum or None})).rowcount
                 if latest is not None and latest.rules_sha256 == rules.sha256 and not n_changed:
                     return latest
-                return await self._record_screening(checksum, rules)
+                n_screened = (
+                    await self._fetch_in_transaction(statements.COUNT_SCREENED, {"checksum": checksum or None})
+                )[0]
+                return await self._record_screening(checksum, rules, n_screened=n_screened)
 
     async def load_screening(self, checksum: str) -> Screening | None:
         row = await self.fetch_one(statements.LOAD_SCREENING, {"checksum": checksum})
@@ -113,11 +116,10 @@ class SourcesPart(Database):
             parameters["after"] = rows[-1]["narrative_id"]
         return n_changed
 
-    async def _record_screening(self, checksum: str, rules: ScreeningRules) -> Screening:
+    async def _record_screening(self, checksum: str, rules: ScreeningRules, *, n_screened: int) -> Screening:
         """Count what the open transaction has flagged, and note it."""
         whole = {"checksum": checksum or None, "last_narrative_id": _LAST_OF_ALL}
         counts = dict(await self._fetch_in_transaction(statements.COUNT_FLAGS, whole))
-        n_screened = (await self._fetch_in_transaction(statements.COUNT_SCREENED, whole))[0]
         screening = Screening(
             rules_name=rules.name,
             rules_sha256=rules.sha256,
@@ -188,7 +190,7 @@ class SourcesPart(Database):
         screening = None
         if rules is not None:
             await self.writer.execute(statements.MARK_REPEATS, checksum)
-            screening = await self._record_screening(source.checksum, rules)
+            screening = await self._record_screening(source.checksum, rules, n_screened=stored["n_narratives"])
         return IngestReport(
             source=_data_source(stored),
             loaded=True,
