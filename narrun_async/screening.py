@@ -43,8 +43,8 @@ class ScreeningRules:
     sha256: str
     #: name of a rule → what it matches, as a whole, in normalised texts
     placeholders: Mapping[str, re.Pattern[str]]
-    #: fewer letters and digits than this are hardly a word
-    near_empty_below: int
+    #: matches at the beginning of a text that has enough letters and digits to be more than a word
+    enough_signs: re.Pattern[str]
     #: lengths in characters at which databases cut texts off
     column_lengths: frozenset[int]
     #: what programs and people write where a text was cut off, in lower case
@@ -67,7 +67,7 @@ class ScreeningRules:
         flags = []
         if self.placeholder_rule(text) is not None:
             flags.append(TextFlag.PLACEHOLDER)
-        elif len(text) <= _MAX_RAW_CHARS and _count_signs(text) < self.near_empty_below:
+        elif self.enough_signs.match(text) is None:
             flags.append(TextFlag.NEAR_EMPTY)
         if self._is_truncated(text):
             flags.append(TextFlag.TRUNCATED)
@@ -93,13 +93,9 @@ def normalise(text: str) -> str:
     return _NO_LETTERS.sub(" ", folded).strip()
 
 
-def _count_signs(text: str) -> int:
-    return sum(character.isalnum() for character in text)
-
-
 def _may_fill_a_cell(text: str) -> bool:
     """Whether it is as long as a cell can be, where each of its line ends may have been two characters there."""
-    if len(text) * 2 < EXCEL_CELL_CHARS // 2:
+    if 2 * len(text) < EXCEL_CELL_CHARS:
         return False
     n_units = len(text.encode("utf-16-le", "surrogatepass")) // 2
     return n_units <= EXCEL_CELL_CHARS <= n_units + text.count("\n")
@@ -138,6 +134,7 @@ class _RuleFile(Section):
     #: name → alternatives, any of which `{name}` stands for; they may hold names that come before
     words: dict[str, list[_Expression]] = Field(default_factory=dict, max_length=100)
     placeholders: list[_Rule] = Field(min_length=1, max_length=200)
+    #: fewer letters and digits than this are hardly a word
     near_empty_below: int = Field(ge=0, le=1_000)
     truncated: _Truncated = _Truncated()
 
@@ -166,7 +163,7 @@ def parse_rules(raw: Mapping[str, object], *, origin: str, sha256: str) -> Scree
         name=file.name,
         sha256=sha256,
         placeholders=placeholders,
-        near_empty_below=file.near_empty_below,
+        enough_signs=re.compile(rf"(?:[\W_]*[^\W_]){{{file.near_empty_below}}}"),
         column_lengths=frozenset(file.truncated.column_lengths),
         cut_marks=tuple(mark.casefold() for mark in file.truncated.marks),
     )

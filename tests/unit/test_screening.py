@@ -140,7 +140,8 @@ def test_a_text_of_hardly_a_word_is_near_empty_unless_it_is_a_placeholder(rules:
     assert rules.flags_of("GSW to head.") == (TextFlag.NEAR_EMPTY,)
     assert rules.flags_of("x" * 19) == (TextFlag.NEAR_EMPTY,)
     assert rules.flags_of("x" * 20) == ()
-    assert rules.flags_of("- " * 100 + "hanging") == (TextFlag.NEAR_EMPTY,)
+    assert rules.flags_of("- " * 5_000 + "hanging") == (TextFlag.NEAR_EMPTY,)
+    assert rules.flags_of("- " * 5_000 + "hanging in the garage, alone") == ()
     assert rules.flags_of("None.") == (TextFlag.PLACEHOLDER,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from narrun_async.models import (
 from narrun_async.operations.previewing import preview_file
 from narrun_async.progress import Progress
 from narrun_async.progress.display import render_line
+from narrun_async.progress.live_view import live_lines, read_live_view
 from narrun_async.reporting.banner import Banner, banner_lines
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.reporting.tables import summary_json, summary_lines
@@ -112,6 +114,22 @@ def test_copied_errors_are_errors_of_the_run() -> None:
     assert (snapshot.n_saved, snapshot.n_copied, snapshot.errors) == (3, 3, {"refusal": 2})
     assert "3 copied" in render_line(snapshot)
     assert "skipped" not in render_line(snapshot)
+
+
+def test_whoever_watches_a_run_is_told_of_them_and_a_run_of_an_older_version_can_be_watched(tmp_path: Path) -> None:
+    limits = {"limit": 8, "is_auto": False, "pace_per_s": None, "is_paused": False, "history": []}
+    view: dict[str, Any] = dict.fromkeys(("rate_per_s", "tokens_per_s", "eta_s", "latency_p50_s", "latency_p95_s"))
+    view |= {"pid": 1, "experiment_id": "x", "written_at": "", "n_done": 9, "n_total": 9, "n_saved": 9}
+    view |= {"in_flight": 0, "runtime_s": 1.0, "downtime_s": 0.0, "waiting_for": None, "limits": limits}
+    path = tmp_path / "live.json"
+    told = []
+    for counts in ({}, {"n_skipped": 4, "n_copied": 2}):
+        path.write_text(json.dumps(view | counts))
+        found = read_live_view(path)
+        assert found is not None
+        told.append("\n".join(live_lines(found)))
+    assert "no call" not in told[0]
+    assert "4 skipped, 2 copied" in told[1]
 
 
 # --- what a new experiment would come to -----------------------------------------------------------------------------
