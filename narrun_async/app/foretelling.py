@@ -164,7 +164,7 @@ async def _items_without_writing(
             if known is not None:
                 cohort = await store.load_cohort(known.checksum, max_narratives=config.run.max_narratives)
                 await refuse_scrubbed(store, cohort)
-                preview = await preview_source(store, known, config.run)
+                preview = await preview_source(store, file, known, config.run)
                 experiment = unborn_experiment(cohort, config.run)
                 return await pick_items(store, experiment, n_remaining=preview.n_to_ask, k=k), preview
     source = file.open()

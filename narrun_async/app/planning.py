@@ -29,7 +29,7 @@ from narrun_async.operations.experiments import (
     require_snapshot,
 )
 from narrun_async.operations.ingesting import ingest
-from narrun_async.operations.screening import ensure_screened, rules_differ
+from narrun_async.operations.screening import ensure_screened, refuse_other_rules, rules_differ
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.ports import Store, TextPresence
 from narrun_async.progress.commits import FILE_NAME as JOURNAL
@@ -138,14 +138,16 @@ async def plan_new(
 ) -> RunPlan:
     """Ingest the data source if it is new, screen it if that was never done and matters, and create the experiment.
 
-    :raises ConfigurationError: its texts were screened by other rules than those that the configuration names
+    :raises ConfigurationError: placeholders are to be skipped, and are told by other rules than those that were named
     :raises BadInputError: the file cannot be taken, or its texts were scrubbed from the database
     """
     file = source_file(config.data)
     report = await ingest(store, file)
     if config.run.skip_placeholders or config.run.ask_identical_once:
         report = await ensure_screened(store, file, report)
-    elif differing := rules_differ(file, report):
+    if config.run.skip_placeholders:
+        refuse_other_rules(file, report.source, report.screening)
+    elif differing := rules_differ(file, report.source, report.screening):
         warnings = (*warnings, differing)
     await refuse_scrubbed(
         store, await store.load_cohort(report.source.checksum, max_narratives=config.run.max_narratives)

@@ -139,7 +139,7 @@ async def _preview_new(database: Path, given: ExperimentConfig) -> Preview:
         async with reading(database) as store:
             known = await find_known_source(store, file)
             if known is not None:
-                return await preview_source(store, known, given.run)
+                return await preview_source(store, file, known, given.run)
     return preview_file(file.open().iter_narratives(), given.run, file.rules())
 
 

@@ -18,6 +18,8 @@ from narrun_async.models import (
     TextFlag,
     UncalledCounts,
 )
+from narrun_async.operations.ingesting import SourceFile
+from narrun_async.operations.screening import refuse_other_rules
 from narrun_async.ports import RemainingStore, ScreeningStore, SourceStore
 from narrun_async.screening import ScreeningRules
 
@@ -47,10 +49,15 @@ class Preview:
         return self.n_cohort - self.uncalled.n_rows
 
 
-async def preview_source(store: PreviewStore, source: DataSource, run: RunSection) -> Preview:
-    """From what the database holds of a file."""
+async def preview_source(store: PreviewStore, file: SourceFile, source: DataSource, run: RunSection) -> Preview:
+    """From what the database holds of a file.
+
+    :raises ConfigurationError: as creating the experiment would
+    """
     cohort = await store.load_cohort(source.checksum, max_narratives=run.max_narratives)
     screening = await store.load_screening(source.checksum)
+    if run.skip_placeholders:
+        refuse_other_rules(file, source, screening)
     return Preview(
         n_narratives=source.n_narratives,
         n_cohort=cohort.n_narratives,
@@ -84,7 +91,8 @@ def preview_file(narratives: Iterable[SourceNarrative], run: RunSection, rules: 
             n_to_copy += 1
         else:
             asked.append(position)
-            asked_texts.add(one.text_sha256)
+            if run.ask_identical_once:
+                asked_texts.add(one.text_sha256)
     uncalled = UncalledCounts(n_to_skip=n_to_skip, n_to_copy=n_to_copy)
     return Preview(
         n_narratives=position + 1,

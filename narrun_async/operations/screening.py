@@ -29,29 +29,32 @@ class ScreenedSource:
 async def ensure_screened(store: ScreeningStore, file: SourceFile, report: IngestReport) -> IngestReport:
     """The same report, with a screening of its source: that which there was, or one that is made here.
 
-    :raises ConfigurationError: the rules are wrong, or others than those by which the source was screened
+    :raises ConfigurationError: the rule file is wrong
     """
-    if report.screening is None:
-        screening = await store.screen_source(report.source.checksum, file.rules())
-        return replace(report, screening=screening)
-    if differing := rules_differ(file, report):
+    if report.screening is not None:
+        return report
+    return replace(report, screening=await store.screen_source(report.source.checksum, file.rules()))
+
+
+def refuse_other_rules(file: SourceFile, source: DataSource, screening: Screening | None) -> None:
+    """:raises ConfigurationError: placeholders would be told by other rules than those that a person named"""
+    if differing := rules_differ(file, source, screening):
         raise ConfigurationError(
             differing, advice=f"`narrun screen --placeholder-rules {file.rules_file}` looks at them again"
         )
-    return report
 
 
-def rules_differ(file: SourceFile, report: IngestReport) -> str | None:
+def rules_differ(file: SourceFile, source: DataSource, screening: Screening | None) -> str | None:
     """A sentence where the rules that a person named are not those by which the source was screened.
 
-    :raises ConfigurationError: the rules are wrong
+    :raises ConfigurationError: the rule file is wrong
     """
-    if file.rules_file is None or report.screening is None:
+    if file.rules_file is None or screening is None:
         return None
     rules = file.rules()
-    if rules.sha256 == report.screening.rules_sha256:
+    if rules.sha256 == screening.rules_sha256:
         return None
-    return f"the texts of {report.source.path} were screened by the rules {report.screening.rules}, not by {rules}"
+    return f"the texts of {source.path} were screened by the rules {screening.rules}, not by {rules}"
 
 
 async def screen(store: ScreenedStore, rules: ScreeningRules) -> Sequence[ScreenedSource]:

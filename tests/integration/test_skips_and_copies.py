@@ -348,8 +348,9 @@ async def test_rules_of_ones_own_decide_and_a_source_screened_by_others_is_not_r
     rules = desk.write_rules()
     await ingest_file(desk.database, DataSection(file=str(desk.table)))
     config = desk.write_config(placeholder_rules=rules, skip_placeholders=True)
-    with pytest.raises(ConfigurationError, match=r"narrun-1.*my-rules.*narrun screen --placeholder-rules"):
-        await desk.run(config)
+    for refused in (desk.run, desk.preview):
+        with pytest.raises(ConfigurationError, match=r"narrun-1.*my-rules.*narrun screen --placeholder-rules"):
+            await refused(config)
     plain = desk.write_config(name="plain", placeholder_rules=rules)
     await desk.run(plain)
     assert any(line.startswith("NOTE: the texts of") and "my-rules" in line for line in desk.told)
