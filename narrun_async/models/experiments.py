@@ -88,7 +88,9 @@ class NewExperiment:
     python_version: str
     #: local `YYYY-MM-DD HH:MM:SS`
     created_at: str
+    #: placeholders get a row and no call
     skip_placeholders: bool = False
+    #: of narratives with the same text the first is asked, the others get its answer
     ask_identical_once: bool = False
     #: by which placeholders are known, where they are skipped
     placeholder_rules: str | None = None
