@@ -17,6 +17,7 @@ from narrun_async.models.calls import (
     NO_USAGE,
     SECOND_TRY,
     Attempt,
+    Copy,
     Detection,
     Envelope,
     ErrorCategory,
@@ -25,6 +26,8 @@ from narrun_async.models.calls import (
     Prices,
     RawReply,
     Serving,
+    Skip,
+    SkipReason,
     Usage,
     Verdict,
     WorkItem,
@@ -37,6 +40,7 @@ from narrun_async.models.experiments import (
     CohortRow,
     Experiment,
     ExperimentStatus,
+    FlagCounts,
     NewExperiment,
     PageCursor,
     ProgressMark,
@@ -46,6 +50,7 @@ from narrun_async.models.experiments import (
     RunRecord,
     RunStart,
     Selection,
+    UncalledCounts,
 )
 from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
@@ -64,7 +69,15 @@ from narrun_async.models.reviews import (
     ReviewWorkbook,
     WorkbookId,
 )
-from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sources import (
+    DataSource,
+    IngestReport,
+    Screening,
+    SourceNarrative,
+    SourceSummary,
+    TextFlag,
+    text_sha256,
+)
 from narrun_async.models.sweeps import Sweep, SweepId, SweepPlace
 from narrun_async.models.verification import InvariantFinding
 
@@ -81,6 +94,7 @@ __all__ = [
     "CanaryCounts",
     "Cohort",
     "CohortRow",
+    "Copy",
     "DataSource",
     "Detection",
     "Envelope",
@@ -91,6 +105,7 @@ __all__ = [
     "Failure",
     "FilledRow",
     "FilledWorkbook",
+    "FlagCounts",
     "FoundFiles",
     "IngestReport",
     "InvariantFinding",
@@ -123,15 +138,20 @@ __all__ = [
     "RunMode",
     "RunRecord",
     "RunStart",
+    "Screening",
     "ScrubRecord",
     "Selection",
     "Serving",
+    "Skip",
+    "SkipReason",
     "SourceNarrative",
     "SourceSummary",
     "Sweep",
     "SweepId",
     "SweepPlace",
+    "TextFlag",
     "TextHoldings",
+    "UncalledCounts",
     "Usage",
     "Verdict",
     "WorkItem",
