@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from narrun_async.models import Experiment
-from narrun_async.ports import ExperimentStore, ResultStore
-from narrun_async.reporting.summary import ExperimentSummary, load_summary
+from narrun_async.ports import ExperimentStore
+from narrun_async.reporting.summary import ExperimentSummary, SummaryStore, load_summary
 
 
-class FinalizerStore(ExperimentStore, ResultStore, Protocol):
+class FinalizerStore(ExperimentStore, SummaryStore, Protocol):
     """What the finalizer needs of a store."""
 
 
@@ -27,13 +27,12 @@ async def finalize(store: FinalizerStore, experiment: Experiment, *, runtime_s: 
 def derived_columns(summary: ExperimentSummary, *, runtime_s: float) -> Mapping[str, object]:
     """The columns of `experiments` that follow from rows."""
     counts, confusion, metrics = summary.counts, summary.confusion, summary.metrics
-    n_rows = counts.n_success + counts.n_errors
     return {
-        "n_narratives_processed": n_rows,
-        "n_narratives_completed": n_rows,
-        "n_narratives_skipped": 0,
+        "n_narratives_processed": counts.n_rows,
+        "n_narratives_completed": counts.n_rows,
+        "n_narratives_skipped": counts.n_skipped,
         "n_errors": counts.n_errors,
-        "avg_time_per_narrative_sec": runtime_s / n_rows if n_rows else None,
+        "avg_time_per_narrative_sec": runtime_s / counts.n_asked if counts.n_asked else None,
         "n_positive_detected": summary.n_detected,
         "n_negative_detected": summary.n_not_detected,
         "n_positive_manual": confusion.tp + confusion.fn,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from narrun_async.models import Experiment, PageCursor, RunId, Selection, WorkItem
+from narrun_async.models import Copy, Experiment, PageCursor, RunId, Selection, Skip, WorkItem, WriterMessage
 from narrun_async.ports import RemainingStore
 from narrun_async.streams import send
 
@@ -55,3 +56,23 @@ async def plan_pass(
                 sent += 1
             cursor = PageCursor(narrative_id=page[-1].narrative_id, row_num=page[-1].row_num)
     return sent
+
+
+async def plan_uncalled(
+    load_page: Callable[[PageCursor], Awaitable[Sequence[Skip] | Sequence[Copy]]],
+    rows: MemoryObjectSendStream[WriterMessage],
+) -> None:
+    """Send what gets its row without a call straight to the writer, in narrative order, and close the stream.
+
+    :param load_page: what comes after a narrative; empty at the end
+    :raises StorageError: a page cannot be read
+    """
+    cursor = PageCursor()
+    async with rows:
+        while page := await load_page(cursor):
+            for row in page:
+                try:
+                    await send(rows, row)
+                except anyio.BrokenResourceError:
+                    return  # the writer has given up
+            cursor = PageCursor(narrative_id=page[-1].narrative_id, row_num=page[-1].row_num)

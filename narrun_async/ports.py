@@ -22,9 +22,11 @@ from narrun_async.models import (
     CanaryCounts,
     Cohort,
     CohortRow,
+    Copy,
     DataSource,
     Experiment,
     ExperimentId,
+    FlagCounts,
     IngestReport,
     InvariantFinding,
     LabelImport,
@@ -47,20 +49,24 @@ from narrun_async.models import (
     RunId,
     RunRecord,
     RunStart,
+    Screening,
     ScrubRecord,
     Selection,
     Serving,
     ServingUse,
+    Skip,
     SourceNarrative,
     SourceSummary,
     Sweep,
     SweepId,
     TextHoldings,
+    UncalledCounts,
     WorkbookId,
     WorkItem,
     WriterMessage,
 )
 from narrun_async.retrying import CallFailure
+from narrun_async.screening import ScreeningRules
 
 ConflictRule = Literal["error", "first"]
 
@@ -162,14 +168,33 @@ class SourceStore(Protocol):
     async def list_sources(self) -> Sequence[DataSource]:
         """Every data source, oldest first."""
 
-    async def add_source(self, source: NarrativeSource, *, on_conflict: ConflictRule) -> IngestReport:
+    async def add_source(
+        self, source: NarrativeSource, *, on_conflict: ConflictRule, rules: ScreeningRules | None = None
+    ) -> IngestReport:
         """Read the file and store its narratives in one transaction: all of them or none.
 
+        :param rules: screen the texts by these; None: leave that for later
         :raises BadInputError: duplicates with different text, or keys that the database holds already
         """
 
     async def load_cohort(self, checksum: str, *, max_narratives: int | None) -> Cohort:
         """The first `max_narratives` narratives of a data source, or all of them."""
+
+
+class ScreeningStore(Protocol):
+    """What screening texts that are loaded already needs, and telling what came of it."""
+
+    async def screen_source(self, checksum: str, rules: ScreeningRules) -> Screening:
+        """Flag every text of a source and mark the repeats, in one transaction. Safe to repeat.
+
+        Texts that were scrubbed keep the flags they had.
+        """
+
+    async def load_screening(self, checksum: str) -> Screening | None:
+        """The latest look at the texts of a source; None: there was none."""
+
+    async def count_flags(self, cohort: Cohort) -> FlagCounts | None:
+        """Doubtful texts of a cohort; None: nobody has looked at its source."""
 
 
 class ExperimentStore(Protocol):
@@ -248,16 +273,30 @@ class RemainingStore(Protocol):
     async def load_page(
         self, experiment: Experiment, selection: Selection, *, run_id: RunId, after: PageCursor, limit: int
     ) -> Sequence[WorkItem]:
-        """The next items of the remaining set in narrative order; empty at the end.
+        """The next items of the remaining set that are to be sent, in narrative order; empty at the end.
 
-        Error rows that this run itself wrote are not met again.
+        Error rows that this run itself wrote are not met again. What gets its row without a call is left out.
         """
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
-        """The size of the remaining set."""
+        """The size of the remaining set: rows to be made or made anew, with a call or without."""
+
+    async def count_uncalled(self, experiment: Experiment, selection: Selection) -> UncalledCounts:
+        """What of the remaining set gets its row without a call."""
+
+    async def load_skips(self, experiment: Experiment, *, after: PageCursor, limit: int) -> Sequence[Skip]:
+        """The next narratives of the cohort that are to be skipped and have no row; empty at the end."""
+
+    async def load_copies(
+        self, experiment: Experiment, selection: Selection, *, after: PageCursor, limit: int
+    ) -> Sequence[Copy]:
+        """The next narratives of the cohort whose rows are to be those of their originals; empty at the end.
+
+        Copies that are errors and have fallen behind are among them; with `ERRORS` nothing else is.
+        """
 
     async def load_canaries(self, experiment: Experiment, *, limit: int) -> Sequence[WorkItem]:
-        """The first narratives of the cohort that have a success, as items that are marked `is_canary`."""
+        """The first narratives of the cohort that were asked and answered, as items that are marked `is_canary`."""
 
 
 class OutcomeStore(Protocol):
@@ -269,7 +308,8 @@ class OutcomeStore(Protocol):
         """Store a batch in one transaction; when this returns, the batch is on disk.
 
         Repeating a batch changes no row and no counter, only the ledger and the canaries get their calls again; a
-        success is never overwritten. The answer to a canary goes beside the results, never among them.
+        success is never overwritten. The answer to a canary goes beside the results, never among them. A copy takes
+        what its original's row says at that moment.
 
         :raises StorageError: nothing of the batch was stored
         :raises LockHeldError: likewise, because another process writes; may be tried again
@@ -398,7 +438,7 @@ class ScrubStore(TextPresence, Protocol):
         """
 
 
-class Store(SourceStore, ExperimentStore, RemainingStore, OutcomeStore, ResultStore, Protocol):
+class Store(SourceStore, ScreeningStore, ExperimentStore, RemainingStore, OutcomeStore, ResultStore, Protocol):
     """All parts together, over one database."""
 
     async def aclose(self) -> None:

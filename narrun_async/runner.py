@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,16 +25,19 @@ from narrun_async.limits.endpoint import BY_THE_DISK
 from narrun_async.logs import RUN_LOG
 from narrun_async.models import (
     AnswerFormat,
+    Copy,
     Experiment,
+    PageCursor,
     ResultCounts,
     RunEnd,
     RunId,
     RunStart,
     Selection,
+    Skip,
     WorkItem,
     WriterMessage,
 )
-from narrun_async.planner import CanaryPlan, plan_pass
+from narrun_async.planner import CanaryPlan, plan_pass, plan_uncalled
 from narrun_async.ports import ChatProvider, Store
 from narrun_async.progress import Progress, ProgressSnapshot
 from narrun_async.progress.commits import CommitJournal
@@ -144,10 +147,12 @@ class Runner:
         """
         counts = await self._store.count_results(self._experiment)
         n_remaining = await self._store.count_remaining(self._experiment, start.selection)
+        uncalled = await self._store.count_uncalled(self._experiment, start.selection)
         run_id = await self._store.begin_run(start)
         progress = Progress(
-            n_done_before=_untouched(counts, start.selection),
+            n_done_before=_untouched(counts, start.selection, n_remaining=n_remaining),
             n_remaining=n_remaining,
+            n_uncalled=uncalled.n_rows,
             clock=self._clock,
             downtime_s=lambda: self.limits.downtime_s,
             waiting_for=lambda: self.limits.waiting_for,
@@ -164,9 +169,20 @@ class Runner:
                     write_live_views, progress, log_dir / VIEW_FILE, start.experiment_id, self._view_limits
                 )
             beside.start_soon(watch, progress, self._control)
-            spec = await self._settle_spec(progress)
-            if spec is not None:
-                await self._run_passes(spec, run_id, start.selection, progress, counts)
+            writer = Writer(
+                self._store,
+                self._experiment.experiment_id,
+                run_id,
+                progress,
+                self._control,
+                journal=self._open_journal(run_id, counts),
+                hold_calls=self._hold_calls,
+                policy=self._batches,
+            )
+            await self._skip_placeholders(writer, start.selection)
+            if not self._control.is_stopping and (spec := await self._settle_spec(progress)) is not None:
+                await self._run_passes(spec, run_id, start.selection, progress, counts, writer)
+            await self._copy_answers(writer, start.selection)
             beside.cancel_scope.cancel()
         return await self._finish(run_id, progress, start.started_at)
 
@@ -193,24 +209,59 @@ class Runner:
         self._answer_format, progress.notice = found, None
         return spec.decided(found)
 
+    async def _skip_placeholders(self, writer: Writer, selection: Selection) -> None:
+        """Before the first call, so that all that is left takes one."""
+        if self._experiment.skips_placeholders and selection is not Selection.ERRORS:
+            await self._write_uncalled(
+                writer,
+                lambda after: self._store.load_skips(self._experiment, after=after, limit=self._settings.page_size),
+            )
+
+    async def _copy_answers(self, writer: Writer, selection: Selection) -> None:
+        """After the last call, also where a run is cut short: what was answered is answered for equal texts, too."""
+        if self._experiment.asks_identical_once:
+            await self._write_uncalled(
+                writer,
+                lambda after: self._store.load_copies(
+                    self._experiment, selection, after=after, limit=self._settings.page_size
+                ),
+            )
+
+    async def _write_uncalled(
+        self, writer: Writer, load_page: Callable[[PageCursor], Awaitable[Sequence[Skip] | Sequence[Copy]]]
+    ) -> None:
+        """Given up when the run leaves at once, or cannot store; the next run goes on with it."""
+        if self._control.is_leaving:
+            return
+        rows, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(writer.run, arriving)
+            async with rows, anyio.create_task_group() as planning:
+                planning.start_soon(self._abandon_on_leaving, planning.cancel_scope)
+                try:
+                    await plan_uncalled(load_page, rows)
+                except NarrunError as error:
+                    self._control.stop(error)
+                planning.cancel_scope.cancel()
+
+    async def _abandon_on_leaving(self, scope: anyio.CancelScope) -> None:
+        await self._control.wait_leaving()
+        scope.cancel()
+
     async def _run_passes(
-        self, spec: CallSpec, run_id: RunId, selection: Selection, progress: Progress, counts: ResultCounts
+        self,
+        spec: CallSpec,
+        run_id: RunId,
+        selection: Selection,
+        progress: Progress,
+        counts: ResultCounts,
+        writer: Writer,
     ) -> None:
         guard = ErrorGuard(is_proven=counts.n_success > 0, max_consecutive_errors=self._settings.max_consecutive_errors)
         serving = ServingGuard(
             await self._store.list_servings(self._experiment.experiment_id),
             stops=self._settings.stops_on_model_change,
             tell=progress.tell,
-        )
-        writer = Writer(
-            self._store,
-            self._experiment.experiment_id,
-            run_id,
-            progress,
-            self._control,
-            journal=self._open_journal(run_id, counts),
-            hold_calls=self._hold_calls,
-            policy=self._batches,
         )
         for number in range(1, self._settings.max_passes + 1):
             outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](OUTCOME_QUEUE_ITEMS)
@@ -346,6 +397,6 @@ class Runner:
         )
 
 
-def _untouched(counts: ResultCounts, selection: Selection) -> int:
+def _untouched(counts: ResultCounts, selection: Selection, *, n_remaining: int) -> int:
     """Rows that a run with this selection leaves as they are."""
-    return counts.n_success + (counts.n_errors if selection is Selection.MISSING else 0)
+    return (counts.n_rows if selection is Selection.ERRORS else counts.n_total) - n_remaining

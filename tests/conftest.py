@@ -98,7 +98,7 @@ def new_experiment(number: int = 1, **changes: object) -> NewExperiment:
 
 
 async def open_experiment(
-    store: Store, checksum: str, *, number: int = 1, max_narratives: int | None = None
+    store: Store, checksum: str, *, number: int = 1, max_narratives: int | None = None, **changes: object
 ) -> Experiment:
     """Create an experiment over a data source that is in the store already."""
     cohort = await store.load_cohort(checksum, max_narratives=max_narratives)
@@ -107,6 +107,7 @@ async def open_experiment(
         data_checksum=checksum,
         cohort_last_narrative_id=cohort.last_narrative_id,
         n_narratives_total=cohort.n_narratives,
+        **changes,
     )
     await store.create_experiment(new)
     return await store.load_experiment(new.experiment_id)

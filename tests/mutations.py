@@ -48,6 +48,7 @@ class Outcome:
 STORE_SUITE = "tests/contract/test_store_contract.py"
 BATCH_SUITE = "tests/integration/test_batches.py"
 BATCH_STORE_SUITE = "tests/contract/test_batch_store_contract.py"
+UNCALLED_SUITE = "tests/contract/test_store_uncalled.py"
 
 MUTATIONS = (
     Mutation(
@@ -101,8 +102,8 @@ LEFT JOIN narrative_results AS r
     Mutation(
         name="total overwritten on resume",
         file="narrun_async/finalizer.py",
-        old='        "n_narratives_processed": n_rows,\n',
-        new='        "n_narratives_processed": n_rows,\n        "n_narratives_total": n_rows,\n',
+        old='        "n_narratives_processed": counts.n_rows,\n',
+        new='        "n_narratives_processed": counts.n_rows,\n        "n_narratives_total": counts.n_rows,\n',
         tests=("tests/crash/test_resume_semantics.py", "-k", "pilot or go_on_over_many_lives"),
     ),
     Mutation(
@@ -255,6 +256,35 @@ LEFT JOIN narrative_results AS r
         old="        if batch.state is not BatchState.CLOSED or batch.keeps_files:\n",
         new="        if batch:\n",
         tests=(BATCH_SUITE, "-k", "is_removed"),
+    ),
+    Mutation(
+        name="a phrase anywhere makes a placeholder",
+        file="narrun_async/screening.py",
+        old="pattern.fullmatch(normalised)",
+        new="pattern.search(normalised)",
+        tests=("tests/unit/test_screening.py", "-k", "contains_any or says_something"),
+    ),
+    Mutation(
+        name="repeats are asked, too",
+        file="narrun_async/stores/sqlite/statements.py",
+        old='_IS_FIRST = "(NOT :asks_identical_once OR s.same_text_as IS NULL)"',
+        new='_IS_FIRST = "1"',
+        tests=(UNCALLED_SUITE, "-k", "takes_no_call"),
+    ),
+    Mutation(
+        name="copies that have fallen behind are left",
+        file="narrun_async/stores/sqlite/statements.py",
+        old="r.error_occurred = 1 AND o.run_id > r.run_id END",
+        new="0 END",
+        tests=("tests/crash/test_virtual_uncalled.py", "-k", "tried_again and sqlite"),
+    ),
+    Mutation(
+        name="a copy may take the place of any row",
+        file="narrun_async/stores/sqlite/statements.py",
+        old="WHERE narrative_results.error_occurred = 1 AND narrative_results.copied_from = excluded.copied_from\n"
+        "    AND narrative_results.run_id < excluded.run_id",
+        new="WHERE 1",
+        tests=(UNCALLED_SUITE, "-k", "never_overwritten or not_taken_for_a_copy"),
     ),
 )
 

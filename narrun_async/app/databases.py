@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from narrun_async.errors import StorageError
 from narrun_async.logs import make_private_directory
 from narrun_async.models import IngestReport
 from narrun_async.operations.ingesting import SourceFile, ingest
+from narrun_async.operations.screening import ScreenedSource, screen
 from narrun_async.sources import file_checksum, file_md5, open_source
+from narrun_async.sources.screening_rules import load_rules
 from narrun_async.stores import (
     DatabaseLock,
     SqliteStore,
@@ -77,10 +79,13 @@ async def reading(path: Path) -> AsyncIterator[SqliteStore]:
 def source_file(data: DataSection) -> SourceFile:
     """The file that a configuration names, not opened yet."""
     path = Path(data.file)
+    rules_file = None if data.placeholder_rules is None else Path(data.placeholder_rules)
     return SourceFile(
         path=path,
         checksums=lambda: (file_checksum(path), file_md5(path)),
         open=lambda: open_source(path, sheet=data.sheet, skip_blank_ids=data.skip_blank_ids),
+        rules=lambda: load_rules(rules_file),
+        rules_file=rules_file,
         on_conflict=data.on_conflict,
     )
 
@@ -89,6 +94,16 @@ async def ingest_file(database: Path, data: DataSection) -> IngestReport:
     """`narrun ingest`."""
     async with writing(database, purpose=f"ingest {data.file}") as (store, _):
         return await ingest(store, source_file(data))
+
+
+async def screen_database(path: Path, rules_file: Path | None) -> Sequence[ScreenedSource]:
+    """`narrun screen`.
+
+    :raises ConfigurationError: the rule file is wrong; nothing was changed
+    """
+    rules = load_rules(rules_file)
+    async with writing(path, purpose="screen") as (store, _):
+        return await screen(store, rules)
 
 
 async def migrate_database(path: Path) -> Path | None:

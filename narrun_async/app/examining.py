@@ -41,6 +41,7 @@ from narrun_async.reporting.diagnosis import (
     wrong,
 )
 from narrun_async.reporting.verification_lines import verification_json, verification_lines
+from narrun_async.sources.screening_rules import load_rules
 from narrun_async.sources.yaml_file import text_reader
 from narrun_async.stores.sqlite.condition import examine_database
 
@@ -110,6 +111,12 @@ def _judge_config(config: ExperimentConfig, path: Path, environment: Mapping[str
         fine(CONFIGURATION, f"the user template has a place for the narrative, {system} a system prompt"),
         *(notice(CONFIGURATION, sentence) for sentence in notices(config, environment)),
     ]
+    if config.data.placeholder_rules is not None:
+        try:
+            rules = load_rules(Path(config.data.placeholder_rules))
+        except NarrunError as error:
+            return [*diagnoses, _of_error(CONFIGURATION, error)]
+        diagnoses.append(fine(CONFIGURATION, f"{config.data.placeholder_rules}: the rules {rules}"))
     if config.model.provider_kind is ProviderKind.SIMULATED:
         return [*diagnoses, notice(CONFIGURATION, "the endpoint is simulated: its answers mean nothing")]
     try:

@@ -26,24 +26,24 @@ from narrun_async.metrics import extrapolate, spread_evenly
 from narrun_async.models import (
     AnswerFormat,
     Attempt,
-    Cohort,
-    Experiment,
-    ExperimentId,
     ExperimentStatus,
     NarrativeId,
     Outcome,
     ProgressMark,
     RunEnd,
+    Selection,
     Serving,
     SourceNarrative,
+    UncalledCounts,
     WorkItem,
 )
 from narrun_async.operations.estimating import call_items, pick_items, sampled_call
-from narrun_async.operations.ingesting import SourceFile, find_known_source
+from narrun_async.operations.ingesting import find_known_source
+from narrun_async.operations.previewing import Preview, distinct, preview_file, preview_source, unborn_experiment
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.progress import Progress
 from narrun_async.progress.commits import CommitJournal
-from narrun_async.reporting.banner import answer_words
+from narrun_async.reporting.banner import UNSCREENED_NOTICE, answer_words
 from narrun_async.reporting.estimate_lines import estimate_lines
 from narrun_async.stores import SqliteStore
 
@@ -63,20 +63,29 @@ async def estimate_experiment(
     config = load_config(request.config_file, environment, request.overrides)
     database = chosen_database(request, config, environment)
     if not keep:
-        items, n_narratives = await _items_without_writing(database, config, k)
+        items, preview = await _items_without_writing(database, config, k)
 
         async def tell_format(found: AnswerFormat) -> None:
             tell(f"answers    {answer_words(config.model, found)}")
 
         async with open_endpoint(config, environment, api_url=None) as endpoint:
             sample = await _send(config, endpoint, items, on_format=tell_format)
-        _say_estimate(config, sample, n_remaining=n_narratives, simulated=endpoint.is_simulated, say=say)
+        if preview.is_unscreened:
+            tell(f"NOTE: {UNSCREENED_NOTICE}")
+        _say_estimate(
+            config,
+            sample,
+            n_remaining=preview.n_to_ask,
+            uncalled=preview.uncalled,
+            simulated=endpoint.is_simulated,
+            say=say,
+        )
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
     async with writing(database, purpose="estimate") as (store, _):
         plan = await plan_new(store, request, config, notices(config, environment))
         tell_plan(plan, tell)
-        items = await pick_items(store, plan.experiment, n_remaining=plan.n_remaining, k=k)
+        items = await pick_items(store, plan.experiment, n_remaining=plan.n_to_ask, k=k)
         async with open_endpoint(config, environment, api_url=None) as endpoint:
             n_left = await _send_and_keep(store, plan, endpoint, items, tell=tell, say=say)
     tell_how_to_resume(plan, database, tell)
@@ -116,7 +125,15 @@ async def _send_and_keep(
         ended_why=f"an estimate from {len(outcomes)} narratives",
     )
     await store.end_run(plan.experiment.experiment_id, run_id, end)
-    _say_estimate(plan.config, sample, n_remaining=n_left, simulated=endpoint.is_simulated, say=say)
+    uncalled = await store.count_uncalled(plan.experiment, Selection.MISSING)
+    _say_estimate(
+        plan.config,
+        sample,
+        n_remaining=n_left - uncalled.n_rows,
+        uncalled=uncalled,
+        simulated=endpoint.is_simulated,
+        say=say,
+    )
     return n_left
 
 
@@ -163,27 +180,25 @@ async def _send(
     return await call_items(items, caller, limits), failed
 
 
-async def _items_without_writing(database: Path, config: ExperimentConfig, k: int) -> tuple[Sequence[WorkItem], int]:
-    """The sample, and the size of the cohort: from the database where it holds the file, else from the file."""
-    file, limit = source_file(config.data), config.run.max_narratives
+async def _items_without_writing(
+    database: Path, config: ExperimentConfig, k: int
+) -> tuple[Sequence[WorkItem], Preview]:
+    """The sample, and what a run would come to: from the database where it holds the file, else from the file."""
+    file = source_file(config.data)
     if database.exists():
         async with reading(database) as store:
             known = await find_known_source(store, file)
             if known is not None:
-                cohort = await store.load_cohort(known.checksum, max_narratives=limit)
+                cohort = await store.load_cohort(known.checksum, max_narratives=config.run.max_narratives)
                 await refuse_scrubbed(store, cohort)
-                experiment = _unborn(cohort)
-                return await pick_items(store, experiment, n_remaining=cohort.n_narratives, k=k), cohort.n_narratives
-    return _items_of_file(file, limit, k)
-
-
-def _items_of_file(file: SourceFile, limit: int | None, k: int) -> tuple[Sequence[WorkItem], int]:
+                preview = await preview_source(store, file, known, config.run)
+                experiment = unborn_experiment(cohort, config.run)
+                return await pick_items(store, experiment, n_remaining=preview.n_to_ask, k=k), preview
     source = file.open()
-    n_found = sum(1 for _ in source.iter_narratives())
-    n_narratives = min(n_found, limit or n_found)
-    wanted = frozenset(spread_evenly(n_narratives, k))
-    items = [_item(one, rank) for rank, one in enumerate(source.iter_narratives()) if rank in wanted]
-    return items, n_narratives
+    preview = preview_file(source.iter_narratives(), config.run, file.rules())
+    wanted = frozenset(preview.asked[place] for place in spread_evenly(preview.n_to_ask, k))
+    narratives = enumerate(distinct(source.iter_narratives()))
+    return [_item(one, position) for position, one in narratives if position in wanted], preview
 
 
 def _item(narrative: SourceNarrative, rank: int) -> WorkItem:
@@ -199,22 +214,15 @@ def _item(narrative: SourceNarrative, rank: int) -> WorkItem:
     )
 
 
-def _unborn(cohort: Cohort) -> Experiment:
-    """An experiment that has no rows, because it does not exist; its remaining set is the whole cohort."""
-    return Experiment(
-        experiment_id=ExperimentId(""),
-        name="",
-        status=ExperimentStatus.RUNNING,
-        cohort=cohort,
-        config_json=None,
-        config_sha256=None,
-        log_dir=None,
-        created_at="",
-        columns={},
-    )
-
-
-def _say_estimate(config: ExperimentConfig, sample: Sample, *, n_remaining: int, simulated: bool, say: Tell) -> None:
+def _say_estimate(
+    config: ExperimentConfig,
+    sample: Sample,
+    *,
+    n_remaining: int,
+    uncalled: UncalledCounts,
+    simulated: bool,
+    say: Tell,
+) -> None:
     outcomes, undecided = sample
     calls = [call for outcome in outcomes if (call := sampled_call(outcome, undecided)) is not None]
     if not calls:
@@ -227,5 +235,6 @@ def _say_estimate(config: ExperimentConfig, sample: Sample, *, n_remaining: int,
         concurrency=settings.concurrency or AUTO_SAMPLE_CONCURRENCY,
         prices=budget_limits(config.operational).prices,
     )
-    for line in estimate_lines(estimate, is_auto=config.operational.concurrency == "auto", simulated=simulated):
+    is_auto = config.operational.concurrency == "auto"
+    for line in estimate_lines(estimate, uncalled, is_auto=is_auto, simulated=simulated):
         say(line)

@@ -18,7 +18,7 @@ from narrun_async.config import (
     parse_config,
 )
 from narrun_async.errors import BadInputError, NarrunError, StorageError, UnknownExperimentError, UsageError
-from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection
+from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection, UncalledCounts
 from narrun_async.operations.experiments import (
     LATEST,
     create_experiment,
@@ -29,6 +29,7 @@ from narrun_async.operations.experiments import (
     require_snapshot,
 )
 from narrun_async.operations.ingesting import ingest
+from narrun_async.operations.screening import ensure_screened, refuse_other_rules, rules_differ
 from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.ports import Store, TextPresence
 from narrun_async.progress.commits import FILE_NAME as JOURNAL
@@ -77,7 +78,10 @@ class RunPlan:
     mode: RunMode
     selection: Selection
     counts: ResultCounts
+    #: rows to be made or made anew, with a call or without
     n_remaining: int
+    #: of those, what takes no call
+    uncalled: UncalledCounts
     #: None on a resume, which reads no file
     ingest_report: IngestReport | None = None
     #: what the YAML of today says differently; the stored configuration stays in force
@@ -85,6 +89,10 @@ class RunPlan:
     notices: Sequence[str] = ()
     #: the database holds less than its journal says, and that was asked for
     accepts_restored: bool = False
+
+    @property
+    def n_to_ask(self) -> int:
+        return self.n_remaining - self.uncalled.n_rows
 
 
 def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -128,16 +136,18 @@ def chosen_selection(request: RunRequest, operational: OperationalSettings, *, r
 async def plan_new(
     store: PlanningStore, request: RunRequest, config: ExperimentConfig, warnings: Sequence[str]
 ) -> RunPlan:
-    """Ingest the data source if it is new, and create the experiment.
+    """Take in the data source and create the experiment.
 
-    :raises BadInputError: the file cannot be taken, or its texts were scrubbed from the database
+    :raises NarrunError: as `take_in_source`
     """
-    report = await ingest(store, source_file(config.data))
-    await refuse_scrubbed(
-        store, await store.load_cohort(report.source.checksum, max_narratives=config.run.max_narratives)
-    )
+    report, doubts = await take_in_source(store, config)
     experiment = await create_experiment(
-        store, config, report.source, config_file=request.config_file, log_root=request.log_root
+        store,
+        config,
+        report.source,
+        screening=report.screening,
+        config_file=request.config_file,
+        log_root=request.log_root,
     )
     return RunPlan(
         experiment=experiment,
@@ -146,9 +156,32 @@ async def plan_new(
         selection=Selection.MISSING,
         counts=await store.count_results(experiment),
         n_remaining=experiment.cohort.n_narratives,
+        uncalled=await store.count_uncalled(experiment, Selection.MISSING),
         ingest_report=report,
-        notices=warnings,
+        notices=(*warnings, *doubts),
     )
+
+
+async def take_in_source(store: PlanningStore, config: ExperimentConfig) -> tuple[IngestReport, Sequence[str]]:
+    """The narratives of a configuration: ingested if they are new, screened if that was never done and matters.
+
+    :returns: what was found, and what people should know of it
+    :raises ConfigurationError: placeholders are to be skipped, and are told by other rules than those that were named
+    :raises BadInputError: the file cannot be taken, or its texts were scrubbed from the database
+    """
+    file = source_file(config.data)
+    report = await ingest(store, file)
+    if config.run.skip_placeholders or config.run.ask_identical_once:
+        report = await ensure_screened(store, file, report)
+    doubts: Sequence[str] = ()
+    if config.run.skip_placeholders:
+        refuse_other_rules(file, report.source, report.screening)
+    elif differing := rules_differ(file, report.source, report.screening):
+        doubts = (differing,)
+    await refuse_scrubbed(
+        store, await store.load_cohort(report.source.checksum, max_narratives=config.run.max_narratives)
+    )
+    return report, doubts
 
 
 async def plan_resume(
@@ -187,7 +220,8 @@ async def plan_resume(
     counts = await store.count_results(experiment)
     accepts_restored, doubts = _compare_with_journal(experiment, counts, database, accept=request.accept_restored)
     n_remaining = await store.count_remaining(experiment, selection)
-    if n_remaining:
+    uncalled = await store.count_uncalled(experiment, selection)
+    if n_remaining > uncalled.n_rows:
         await refuse_scrubbed(store, experiment.cohort)
     if _has_changed(Path(config.data.file), experiment.cohort.data_checksum):
         warnings = (
@@ -201,6 +235,7 @@ async def plan_resume(
         selection=selection,
         counts=counts,
         n_remaining=n_remaining,
+        uncalled=uncalled,
         drift=list_drift(experiment, current),
         notices=(*warnings, *doubts, *(notices(current, environment) if current else ())),
         accepts_restored=accepts_restored,
@@ -246,7 +281,7 @@ def _compare_with_journal(
         why = "and has no line that can be read"
     if committed is None:
         # An experiment that was killed before its first commit, or that the predecessor made, has none.
-        if _holds_something(path) or (counts.n_success + counts.n_errors and experiment.config_json is not None):
+        if _holds_something(path) or (counts.n_rows and experiment.config_json is not None):
             return False, [f"{path} cannot be used {why}: results that are missing would not be noticed"]
         return False, ()
     if accept and committed.exceeds(counts):

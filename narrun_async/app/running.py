@@ -28,7 +28,8 @@ from narrun_async.errors import ExitCode, NarrunError, UsageError
 from narrun_async.models import Experiment, ExperimentStatus, Selection
 from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
-from narrun_async.reporting.banner import Banner, answer_words, banner_lines
+from narrun_async.operations.previewing import Preview, preview_file, preview_source
+from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, answer_words, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
@@ -105,33 +106,38 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
             plan = await plan_resume(store, database, request, environment, given)
             await refuse_open_batches(store, plan.experiment.experiment_id)
         tell_plan(plan, tell)
-        counts = plan.counts
+        counts, rules = plan.counts, _placeholder_rules_of(plan.experiment)
+        skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
-        tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors")
-        tell(f"to do      {plan.n_remaining} narratives, {pace_words(plan.config.operational)}")
-        words = answer_words(plan.config.model, plan.experiment.answer_format)
+        tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors{skipped}")
+        tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
+        uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
-        n_narratives = await count_narratives(database, given)
-        limit = given.run.max_narratives
+        preview = await preview_new(database, given)
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
-        tell(f"to do      {min(n_narratives, limit or n_narratives)} of {n_narratives} narratives of {given.data.file}")
-        words = answer_words(given.model)
-    if words is not None:
-        tell(f"answers    {words}")
+        tell(f"to do      {preview.n_to_ask} of {preview.n_narratives} narratives of {given.data.file}")
+        uncalled, rules = preview.uncalled, preview.placeholder_rules
+        answers = answer_words(given.model)
+        if preview.is_unscreened:
+            tell(f"NOTE: {UNSCREENED_NOTICE}")
+    for label, words in uncalled_rows(uncalled, rules):
+        tell(f"{label:<11}{words}")
+    if answers is not None:
+        tell(f"answers    {answers}")
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
 
 
-async def count_narratives(database: Path, given: ExperimentConfig) -> int:
+async def preview_new(database: Path, given: ExperimentConfig) -> Preview:
     """From the database where it holds the file, else by reading the file, storing nothing."""
     file = source_file(given.data)
     if database.exists():
         async with reading(database) as store:
             known = await find_known_source(store, file)
-        if known is not None:
-            return known.n_narratives
-    return len({(one.incident_id, one.narrative_type) for one in file.open().iter_narratives()})
+            if known is not None:
+                return await preview_source(store, file, known, given.run)
+    return preview_file(file.open().iter_narratives(), given.run, file.rules())
 
 
 def _read_config(request: RunRequest, environment: Mapping[str, str]) -> tuple[ExperimentConfig | None, bool]:
@@ -227,13 +233,21 @@ def _banner(plan: RunPlan, endpoint: Endpoint, database: Path) -> Banner:
         is_overridden=endpoint.is_overridden,
         database=str(database),
         n_cohort=plan.counts.n_total,
-        n_done=plan.counts.n_success + plan.counts.n_errors,
+        n_done=plan.counts.n_rows,
         n_errors=plan.counts.n_errors,
-        n_remaining=plan.n_remaining,
+        n_skipped=plan.counts.n_skipped,
+        n_to_ask=plan.n_to_ask,
+        uncalled=plan.uncalled,
+        placeholder_rules=_placeholder_rules_of(plan.experiment),
         pace=pace_words(plan.config.operational),
         answers=answer_words(plan.config.model, plan.experiment.answer_format),
         log_dir=plan.experiment.log_dir,
     )
+
+
+def _placeholder_rules_of(experiment: Experiment) -> str | None:
+    recorded = experiment.columns.get("placeholder_rules")
+    return recorded if isinstance(recorded, str) else None
 
 
 async def _tell_nothing_to_do(store: SqliteStore, plan: RunPlan, tell: Tell, say: Tell) -> None:

@@ -103,11 +103,13 @@ async def look_at_status(database: Path, wanted: str | None, *, as_json: bool) -
         if running is not None and running[1].experiment_id == experiment.experiment_id:
             document["live"] = asdict(running[1])
         return StatusView(lines=[_json(document)], is_running=status is ExperimentStatus.RUNNING)
-    n_done = counts.n_success + counts.n_errors
     lines = [
         f"{experiment.experiment_id}  {experiment.name}  {status.value}  ({local_now()})",
-        f"{n_done:,} of {counts.n_total:,} ({percent_text(n_done, counts.n_total)}), {counts.n_errors:,} errors"
-        + "".join(f", {category} {number:,}" for category, number in errors.items()),
+        f"{counts.n_rows:,} of {counts.n_total:,} ({percent_text(counts.n_rows, counts.n_total)}),"
+        f" {counts.n_errors:,} errors"
+        + "".join(f", {category} {number:,}" for category, number in errors.items())
+        + (f", {counts.n_skipped:,} skipped" if counts.n_skipped else "")
+        + (f", {counts.n_copied:,} copied" if counts.n_copied else ""),
     ]
     if canaries.n_asked:
         lines.append(canary_text(canaries))

@@ -12,20 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
-from narrun_async.app.databases import source_file, writing
+from narrun_async.app.databases import writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
-from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, plan_resume
-from narrun_async.app.running import Tell, count_narratives, export_files, tell_plan
+from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, plan_resume, take_in_source
+from narrun_async.app.running import Tell, export_files, preview_new, tell_plan
 from narrun_async.app.working import work_on
 from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, label_of, parse_sweep, sweep_sha256
 from narrun_async.errors import ConfigurationError, ExitCode
 from narrun_async.limits import Budget, EndpointLimits
 from narrun_async.models import Experiment, ExperimentId, ExperimentStatus, RunMode
 from narrun_async.operations.experiments import is_incomplete
-from narrun_async.operations.ingesting import ingest
-from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.operations.sweeping import begin_sweep, find_begun_sweep
+from narrun_async.reporting.banner import uncalled_rows
 from narrun_async.reporting.ingest_lines import ingest_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.sweep_lines import SweepRow, ranking_lines
@@ -88,13 +87,15 @@ async def preview_sweep(request: SweepRequest, environment: Mapping[str, str], *
     definition = load_sweep(request.sweep_file, environment, request.overrides)
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
-    n_narratives = await count_narratives(database, config)
-    n_narratives = min(n_narratives, config.run.max_narratives or n_narratives)
+    preview = await preview_new(database, config)
     n_cells = len(definition.cells)
     tell(f"sweep      {definition.document.name}: {n_cells} experiments in {database}")
     for position, cell in enumerate(definition.cells, start=1):
         tell(f"{position:>9}  {label_of(cell.settings)}")
-    tell(f"to do      {n_cells} x {n_narratives:,} = {n_cells * n_narratives:,} narratives of {config.data.file}")
+    n_to_ask = preview.n_to_ask
+    tell(f"to do      {n_cells} x {n_to_ask:,} = {n_cells * n_to_ask:,} narratives of {config.data.file}")
+    for label, words in uncalled_rows(preview.uncalled, preview.placeholder_rules):
+        tell(f"{label:<11}{words}")
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
 
@@ -147,12 +148,9 @@ async def _begin_or_take_up(
     if begun is not None:
         return begun
     config = definition.cells[0].config
-    report = await ingest(store, source_file(config.data))
-    for line in ingest_lines(report):
+    report, doubts = await take_in_source(store, config)
+    for line in (*ingest_lines(report), *(f"NOTE: {doubt}" for doubt in doubts)):
         tell(line)
-    await refuse_scrubbed(
-        store, await store.load_cohort(report.source.checksum, max_narratives=config.run.max_narratives)
-    )
     return await begin_sweep(
         store,
         name=name,
@@ -161,6 +159,7 @@ async def _begin_or_take_up(
         sweep_file=request.sweep_file,
         cells=[(cell.settings, cell.config) for cell in definition.cells],
         source=report.source,
+        screening=report.screening,
         log_root=request.log_root,
     )
 

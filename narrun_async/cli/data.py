@@ -15,6 +15,10 @@ Database = Annotated[
     Path | None,
     typer.Option("--db", help="Database file. [EXPERIMENTS_DB; default: data/experiments.db]", show_default=False),
 ]
+PlaceholderRules = Annotated[
+    Path | None,
+    typer.Option("--placeholder-rules", help="A rule file in place of the packaged one.", show_default=False),
+]
 
 
 def chosen_database(database: Path | None) -> Path:
@@ -27,6 +31,7 @@ def chosen_database(database: Path | None) -> Path:
 
 def register(app: typer.Typer) -> None:
     app.command()(ingest)
+    app.command()(screen)
     app.command()(migrate)
     app.command()(synth)
 
@@ -41,6 +46,7 @@ def ingest(
     skip_blank_ids: Annotated[
         bool, typer.Option("--skip-blank-ids", help="Drop rows that have a text and no id, and count them.")
     ] = False,
+    placeholder_rules: PlaceholderRules = None,
 ) -> None:
     """Load the narratives of a workbook into the database, all of them or none. A known file is a no-op."""
     import anyio
@@ -54,7 +60,13 @@ def ingest(
 
     if on_conflict not in ("error", "first"):
         raise UsageError("--on-conflict must be error or first")
-    given = {"file": str(workbook), "sheet": sheet, "on_conflict": on_conflict, "skip_blank_ids": skip_blank_ids}
+    given = {
+        "file": str(workbook),
+        "sheet": sheet,
+        "on_conflict": on_conflict,
+        "skip_blank_ids": skip_blank_ids,
+        "placeholder_rules": None if placeholder_rules is None else str(placeholder_rules),
+    }
     try:
         section = DataSection.model_validate(given)
     except ValidationError as error:
@@ -62,6 +74,26 @@ def ingest(
         raise UsageError(complaint_about(error, known=DataSection, origin="ingest")) from None
     for line in ingest_lines(anyio.run(ingest_file, chosen_database(database), section)):
         typer.echo(line)
+
+
+def screen(database: Database = None, placeholder_rules: PlaceholderRules = None) -> None:
+    """Look at the texts that are loaded, for placeholders, near-empty and cut-off ones, and repeats; flags only.
+
+    Texts are looked at when they are loaded; this is for files that were loaded before that was so, and for other
+    rules. Without --placeholder-rules the rules that come with the program are used (again).
+    """
+    import anyio
+
+    from narrun_async.app.databases import screen_database
+    from narrun_async.errors import StorageError
+    from narrun_async.reporting.ingest_lines import screening_lines
+
+    path = chosen_database(database)
+    if not path.exists():
+        raise StorageError("there is no database here", path=path, advice="name one with --db")
+    for found in anyio.run(screen_database, path, placeholder_rules):
+        for line in screening_lines(found.source, found.screening):
+            typer.echo(line)
 
 
 def migrate(database: Database = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from narrun_async.codebook.columns import YES_NO, Column, Kind
-from narrun_async.models import ErrorCategory
+from narrun_async.models import ErrorCategory, SkipReason
 
 _ERROR = "the row is an error (error_occurred = 1)"
 _NOT_REPORTED = "the endpoint did not say, or no answer came"
@@ -343,6 +343,24 @@ RESULT_COLUMNS: Sequence[Column] = (
         label="Run that stored the row",
         meaning="The life of a process that stored the row; `narrun show` lists them.",
         missing="stored by the predecessor",
+    ),
+    Column(
+        name="skip_reason",
+        short_name="SKIPPED",
+        kind=Kind.TEXT,
+        label="Why no call was made",
+        meaning="Set where the narrative was not sent, because its text is no narrative; it has no answer"
+        " then, and is no error.",
+        values={SkipReason.PLACEHOLDER: "the text says that there is no report"},
+        missing="the narrative was sent, or has the answer of one with the same text",
+    ),
+    Column(
+        name="copied_from",
+        short_name="COPYFROM",
+        kind=Kind.WHOLE,
+        label="Narrative whose answer this is",
+        meaning="The narrative_id of the first narrative with the same text, which was asked in place of this one.",
+        missing="the narrative was asked itself, or skipped",
     ),
 )
 

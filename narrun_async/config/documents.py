@@ -252,7 +252,7 @@ def _split(parsed: Document) -> ExperimentConfig:
         model=parsed.model,
         prompt=parsed.prompt,
         data=parsed.data,
-        run=RunSection(seed=written.seed, max_narratives=written.max_narratives),
+        run=RunSection(**{name: getattr(written, name) for name in RunSection.model_fields}),
         privacy=parsed.privacy,
         simulation=parsed.simulation,
         operational=OperationalSettings(**{name: getattr(written, name) for name in OperationalSettings.model_fields}),

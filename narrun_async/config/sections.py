@@ -233,14 +233,20 @@ class DataSection(Section):
     sheet: Line | None = None
     on_conflict: Literal["error", "first"] = "error"
     skip_blank_ids: bool = False
+    #: what a placeholder is, relative to the working directory; None: the rules that come with the program
+    placeholder_rules: Line | None = None
 
 
 class RunSection(Section):
-    """What is frozen of `run`: the cohort's size and the recorded seed."""
+    """What is frozen of `run`: the cohort's size, what of it is asked, and the recorded seed."""
 
     seed: Seed | None = None
     #: None: all narratives of the data source
     max_narratives: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    #: placeholders get a row that says so, and no call
+    skip_placeholders: bool = False
+    #: of narratives with the same text the first is asked, the others get its answer
+    ask_identical_once: bool = False
 
 
 class PrivacySection(Section):

@@ -45,6 +45,10 @@ class RunControl:
     def is_stopping(self) -> bool:
         return self.reason is not None
 
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving.is_set()
+
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Call this, once, when the run begins to stop."""
         self._on_stop.append(callback)

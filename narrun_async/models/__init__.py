@@ -19,6 +19,7 @@ from narrun_async.models.calls import (
     AnswerIndicators,
     Attempt,
     CallRecord,
+    Copy,
     Detection,
     Envelope,
     ErrorCategory,
@@ -28,6 +29,8 @@ from narrun_async.models.calls import (
     RawReply,
     Serving,
     ServingUse,
+    Skip,
+    SkipReason,
     Usage,
     Verdict,
     WorkItem,
@@ -40,6 +43,7 @@ from narrun_async.models.experiments import (
     CohortRow,
     Experiment,
     ExperimentStatus,
+    FlagCounts,
     NewExperiment,
     PageCursor,
     ProgressMark,
@@ -49,6 +53,7 @@ from narrun_async.models.experiments import (
     RunRecord,
     RunStart,
     Selection,
+    UncalledCounts,
 )
 from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
@@ -67,7 +72,15 @@ from narrun_async.models.reviews import (
     ReviewWorkbook,
     WorkbookId,
 )
-from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sources import (
+    DataSource,
+    IngestReport,
+    Screening,
+    SourceNarrative,
+    SourceSummary,
+    TextFlag,
+    text_sha256,
+)
 from narrun_async.models.sweeps import Sweep, SweepId, SweepPlace
 from narrun_async.models.verification import InvariantFinding
 
@@ -86,6 +99,7 @@ __all__ = [
     "CanaryCounts",
     "Cohort",
     "CohortRow",
+    "Copy",
     "DataSource",
     "Detection",
     "Envelope",
@@ -96,6 +110,7 @@ __all__ = [
     "Failure",
     "FilledRow",
     "FilledWorkbook",
+    "FlagCounts",
     "FoundFiles",
     "IngestReport",
     "InvariantFinding",
@@ -128,16 +143,21 @@ __all__ = [
     "RunMode",
     "RunRecord",
     "RunStart",
+    "Screening",
     "ScrubRecord",
     "Selection",
     "Serving",
     "ServingUse",
+    "Skip",
+    "SkipReason",
     "SourceNarrative",
     "SourceSummary",
     "Sweep",
     "SweepId",
     "SweepPlace",
+    "TextFlag",
     "TextHoldings",
+    "UncalledCounts",
     "Usage",
     "Verdict",
     "WorkItem",

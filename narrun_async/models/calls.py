@@ -220,5 +220,36 @@ class Outcome:
     raw_response: str | None = field(repr=False, default=None)
 
 
-# What travels from the dispatcher to the writer: a row, a call that decided nothing, or who answers now.
-WriterMessage = Outcome | Attempt | Serving
+class SkipReason(StrEnum):
+    """Why a narrative has a row and was never asked. Stored; never renamed."""
+
+    PLACEHOLDER = "placeholder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A narrative that is not sent: its row says so, and why."""
+
+    narrative_id: NarrativeId
+    #: rank in the cohort, from 1
+    row_num: int
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A narrative whose text is that of another one: its row repeats what came of that one."""
+
+    narrative_id: NarrativeId
+    #: rank in the cohort, from 1
+    row_num: int
+    #: the narrative that was asked
+    original_id: NarrativeId
+    #: of the original's row; None where that is a success
+    error_category: str | None
+    #: the copy has a row, an error, and the original a newer one
+    replaces_error: bool
+
+
+# What travels to the writer: a row, a call that decided nothing, who answers now, or a row that takes no call.
+WriterMessage = Outcome | Attempt | Serving | Skip | Copy

@@ -62,6 +62,10 @@ class Experiment:
     config_sha256: str | None
     log_dir: str | None
     created_at: str
+    #: placeholders get a row and no call
+    skips_placeholders: bool = False
+    #: of narratives with the same text the first is asked, the others get its answer
+    asks_identical_once: bool = False
     #: every column of the `experiments` row, for display and export
     columns: Mapping[str, object] = field(repr=False)
     #: what a probe decided where the configuration leaves it to one; None: nothing yet, or nothing was left to it
@@ -98,6 +102,12 @@ class NewExperiment:
     python_version: str
     #: local `YYYY-MM-DD HH:MM:SS`
     created_at: str
+    #: placeholders get a row and no call
+    skip_placeholders: bool = False
+    #: of narratives with the same text the first is asked, the others get its answer
+    ask_identical_once: bool = False
+    #: by which placeholders are known, where they are skipped
+    placeholder_rules: str | None = None
     #: None outside sweeps
     sweep: SweepPlace | None = None
 
@@ -186,15 +196,51 @@ class PageCursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultCounts:
-    """Rows of an experiment, counted."""
+    """Rows of an experiment, counted: each is a success, an error, or was skipped."""
 
     n_total: int
     n_success: int
     n_errors: int
+    n_skipped: int = 0
+    #: successes and errors that repeat those of narratives with the same text
+    n_copied: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        return self.n_success + self.n_errors + self.n_skipped
+
+    @property
+    def n_asked(self) -> int:
+        """Rows that were made by asking."""
+        return self.n_success + self.n_errors - self.n_copied
 
     @property
     def n_missing(self) -> int:
-        return self.n_total - self.n_success - self.n_errors
+        return self.n_total - self.n_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncalledCounts:
+    """What of a remaining set gets its row without a call."""
+
+    n_to_skip: int = 0
+    #: the text is that of another narrative, which is or was asked
+    n_to_copy: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        return self.n_to_skip + self.n_to_copy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagCounts:
+    """Doubtful texts of a cohort; a text may be of several kinds."""
+
+    n_placeholder: int
+    n_near_empty: int
+    n_truncated: int
+    #: narratives whose text is that of an earlier one of the cohort, placeholders apart
+    n_identical: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from narrun_async.models.ids import NarrativeType
 
@@ -14,6 +15,17 @@ def text_sha256(text: str) -> str:
     Any text has one, those of the predecessor with lone surrogates, too.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class TextFlag(StrEnum):
+    """What makes a text a doubtful one, as far as it shows. Stored; never renamed."""
+
+    #: it stands where a narrative would, and says that there is none
+    PLACEHOLDER = "placeholder"
+    #: hardly a word in it, and no known placeholder
+    NEAR_EMPTY = "near_empty"
+    #: something cut its end off before it came here
+    TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +63,29 @@ class SourceSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Screening:
+    """One look at every text of a data source, as the database remembers it."""
+
+    #: what the rule file calls itself
+    rules_name: str
+    #: SHA-256 hex of the rule file's bytes
+    rules_sha256: str
+    #: UTC, ISO 8601
+    screened_at: str
+    #: texts that were looked at; those that were scrubbed before could not be
+    n_screened: int
+    n_placeholder: int
+    n_near_empty: int
+    n_truncated: int
+    #: narratives whose text is that of an earlier one of the same source, placeholders apart
+    n_identical: int
+
+    @property
+    def rules(self) -> str:
+        return f"{self.rules_name} (sha256 {self.rules_sha256[:12]})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
     """One workbook or table that the database holds."""
 
@@ -72,6 +107,8 @@ class IngestReport:
     loaded: bool
     #: the file is gone; the database has its narratives
     is_missing: bool = False
+    #: the latest; None where the texts were never looked at
+    screening: Screening | None = None
     summary: SourceSummary = SourceSummary()
     n_cme: int = 0
     n_le: int = 0

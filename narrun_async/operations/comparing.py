@@ -31,6 +31,8 @@ _COLUMNS = {
     "prompt.version": "prompt_version",
     "run.seed": "run_seed",
 }
+#: what the predecessor never did
+_NEVER = {"model.second_try": "false", "run.skip_placeholders": "false", "run.ask_identical_once": "false"}
 _PROMPTS = {"prompt.system_prompt": "system_prompt", "prompt.user_template": "user_template"}
 
 
@@ -48,7 +50,7 @@ def comparable_settings(experiment: Experiment) -> Mapping[str, str]:
     columns = experiment.columns
     settings = {key: str(columns[name]) for key, name in _COLUMNS.items() if columns.get(name) not in (None, "")}
     texts = {key: columns.get(name) for key, name in _PROMPTS.items()}
-    return settings | {key: digest_text(text) for key, text in texts.items() if isinstance(text, str) and text}
+    return _NEVER | settings | {key: digest_text(text) for key, text in texts.items() if isinstance(text, str) and text}
 
 
 def are_repetitions(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

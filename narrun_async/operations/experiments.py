@@ -19,7 +19,15 @@ from narrun_async.config import (
     snapshot_sha256,
 )
 from narrun_async.errors import BadInputError, ConfigurationError, UnknownExperimentError, UsageError
-from narrun_async.models import DataSource, Experiment, ExperimentId, ExperimentStatus, NewExperiment, SweepPlace
+from narrun_async.models import (
+    DataSource,
+    Experiment,
+    ExperimentId,
+    ExperimentStatus,
+    NewExperiment,
+    Screening,
+    SweepPlace,
+)
 from narrun_async.ports import ExperimentStore, SourceStore, Store
 
 LATEST = "latest"
@@ -29,14 +37,23 @@ _ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
 
 
 async def create_experiment(
-    store: Store, config: ExperimentConfig, source: DataSource, *, config_file: Path | None, log_root: Path
+    store: Store,
+    config: ExperimentConfig,
+    source: DataSource,
+    *,
+    screening: Screening | None,
+    config_file: Path | None,
+    log_root: Path,
 ) -> Experiment:
     """Freeze a configuration and its cohort, and store them.
 
+    :param screening: of the data source; needed where what it tells decides who is asked
     :param log_root: the experiment's own log directory is made below it
     :raises BadInputError: the data source holds no narratives
     """
-    new = await freeze_experiment(store, config, source, config_file=config_file, log_root=log_root)
+    new = await freeze_experiment(
+        store, config, source, screening=screening, config_file=config_file, log_root=log_root
+    )
     await store.create_experiment(new)
     return await store.load_experiment(new.experiment_id)
 
@@ -46,12 +63,14 @@ async def freeze_experiment(
     config: ExperimentConfig,
     source: DataSource,
     *,
+    screening: Screening | None,
     config_file: Path | None,
     log_root: Path,
     sweep: SweepPlace | None = None,
 ) -> NewExperiment:
     """An experiment under a new id, not stored yet; the cohort's size is decided here and nowhere else.
 
+    :param screening: of the data source; needed where what it tells decides who is asked
     :raises BadInputError: the data source holds no narratives
     """
     cohort = await store.load_cohort(source.checksum, max_narratives=config.run.max_narratives)
@@ -85,6 +104,9 @@ async def freeze_experiment(
         python_version=platform.python_version(),
         created_at=local_now(),
         sweep=sweep,
+        skip_placeholders=config.run.skip_placeholders,
+        ask_identical_once=config.run.ask_identical_once,
+        placeholder_rules=screening.rules if screening and config.run.skip_placeholders else None,
     )
 
 

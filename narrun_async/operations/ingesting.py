@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from narrun_async.errors import BadInputError
 from narrun_async.models import DataSource, IngestReport
-from narrun_async.ports import ConflictRule, NarrativeSource, SourceStore
+from narrun_async.ports import ConflictRule, NarrativeSource, ScreeningStore, SourceStore
+from narrun_async.screening import ScreeningRules
+
+
+class IngestStore(SourceStore, ScreeningStore, Protocol):
+    """What ingest needs of a store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +22,16 @@ class SourceFile:
     """A workbook or table that may have to be read.
 
     `checksums` reads the bytes only; `open` parses them, and is called only when the database does not hold them.
+    `rules` reads the rule file by which the texts are screened, and is called only when some are looked at.
     """
 
     path: Path
     #: SHA-256, then the MD5 under which the predecessor knew the same file
     checksums: Callable[[], tuple[str, ...]]
     open: Callable[[], NarrativeSource]
+    rules: Callable[[], ScreeningRules]
+    #: the rule file that a person named; None: the rules that come with the program
+    rules_file: Path | None = None
     on_conflict: ConflictRule = "error"
 
     @property
@@ -33,22 +43,25 @@ class SourceFile:
             return False
 
 
-async def ingest(store: SourceStore, file: SourceFile) -> IngestReport:
-    """Store the narratives of a file, unless the database holds them. Safe to repeat.
+async def ingest(store: IngestStore, file: SourceFile) -> IngestReport:
+    """Store the narratives of a file and screen them, unless the database holds them. Safe to repeat.
 
     A file that is gone but known by its path is not needed: the report says so in a warning.
 
     :raises BadInputError: the file is missing and unknown, or cannot be taken as it is; nothing was stored
+    :raises ConfigurationError: the rule file is wrong; nothing was stored
     """
     known = await find_known_source(store, file)
     if known is not None:
-        return IngestReport(source=known, loaded=False, is_missing=file.is_missing)
+        screening = await store.load_screening(known.checksum)
+        return IngestReport(source=known, loaded=False, is_missing=file.is_missing, screening=screening)
     if file.is_missing:
         raise BadInputError(
             f"{file.path}: there is no such file, and the database holds nothing that was loaded from it",
             advice="check `data.file`; paths are relative to the directory the program is started in",
         )
-    return await store.add_source(file.open(), on_conflict=file.on_conflict)
+    rules = file.rules()
+    return await store.add_source(file.open(), on_conflict=file.on_conflict, rules=rules)
 
 
 async def find_known_source(store: SourceStore, file: SourceFile) -> DataSource | None:

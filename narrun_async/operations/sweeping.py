@@ -10,7 +10,7 @@ from typing import Protocol
 from narrun_async.clock import local_now
 from narrun_async.config import ExperimentConfig
 from narrun_async.errors import UsageError
-from narrun_async.models import DataSource, Experiment, Sweep, SweepId, SweepPlace
+from narrun_async.models import DataSource, Experiment, Screening, Sweep, SweepId, SweepPlace
 from narrun_async.operations.experiments import freeze_experiment, is_incomplete
 from narrun_async.ports import ExperimentStore, SourceStore, SweepStore
 
@@ -28,6 +28,7 @@ async def begin_sweep(
     sweep_file: Path,
     cells: Sequence[tuple[Mapping[str, str], ExperimentConfig]],
     source: DataSource,
+    screening: Screening | None,
     log_root: Path,
 ) -> Sequence[Experiment]:
     """Freeze every experiment of a sweep and store them in one transaction.
@@ -48,6 +49,7 @@ async def begin_sweep(
             store,
             config,
             source,
+            screening=screening,
             config_file=None,
             log_root=log_root,
             sweep=SweepPlace(sweep_id=sweep.sweep_id, position=position, settings=settings),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from narrun_async.errors import StorageError
 from narrun_async.logs import COMMIT_JOURNAL
-from narrun_async.models import Detection, Outcome, ResultCounts, RunId, WriterMessage
+from narrun_async.models import Copy, Detection, Outcome, ResultCounts, RunId, Skip, WriterMessage
 
 FILE_NAME = "journal"
 
@@ -34,7 +34,7 @@ class Committed:
 
     def exceeds(self, counts: ResultCounts) -> bool:
         """Whether the database holds fewer."""
-        return self.n_results > counts.n_success + counts.n_errors or self.n_successes > counts.n_success
+        return self.n_results > counts.n_rows or self.n_successes > counts.n_success
 
 
 class CommitJournal:
@@ -42,7 +42,7 @@ class CommitJournal:
 
     def __init__(self, run_id: RunId, counts: ResultCounts) -> None:
         self._run_id = run_id
-        self._n_results = counts.n_success + counts.n_errors
+        self._n_results = counts.n_rows
         self._n_successes = counts.n_success
 
     def note_restored(self) -> None:
@@ -51,17 +51,30 @@ class CommitJournal:
 
     def note(self, batch: Sequence[WriterMessage]) -> None:
         """The COMMIT of this batch has returned. Never fails."""
-        outcomes = [one for one in batch if isinstance(one, Outcome) and not one.item.is_canary]
-        if not outcomes:
+        rows = [row for message in batch if (row := _row_of(message)) is not None]
+        if not rows:
             return
-        self._n_results += sum(not outcome.item.replaces_error for outcome in outcomes)
-        self._n_successes += sum(isinstance(outcome.verdict, Detection) for outcome in outcomes)
+        self._n_results += sum(is_new for is_new, _ in rows)
+        self._n_successes += sum(is_success for _, is_success in rows)
         self._write("committed")
 
     def _write(self, what: str) -> None:
         COMMIT_JOURNAL.info(
             "%s: run %d, %d results, %d successes", what, self._run_id, self._n_results, self._n_successes
         )
+
+
+def _row_of(message: WriterMessage) -> tuple[bool, bool] | None:
+    """Whether the row that a message makes is a new one, and a success; None where it makes none."""
+    match message:
+        case Outcome() if not message.item.is_canary:
+            return not message.item.replaces_error, isinstance(message.verdict, Detection)
+        case Skip():
+            return True, False
+        case Copy():
+            return not message.replaces_error, message.error_category is None
+        case _:
+            return None
 
 
 def read_journal(path: Path) -> Committed | None:
@@ -93,7 +106,7 @@ def require_all_committed(committed: Committed, counts: ResultCounts, *, databas
     if not committed.exceeds(counts):
         return
     raise StorageError(
-        f"holds {counts.n_success + counts.n_errors} results of this experiment ({counts.n_success} successes), and "
+        f"holds {counts.n_rows} results of this experiment ({counts.n_success} successes), and "
         f"{journal} knows of {committed.n_results} ({committed.n_successes}): its -wal file was removed, or it is an "
         "older copy",
         path=database,

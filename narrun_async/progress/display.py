@@ -112,6 +112,10 @@ def _figures(snapshot: ProgressSnapshot, note: str | None) -> list[str]:
         named = categories_text(snapshot.errors, at_most=_CATEGORIES_SHOWN)
         figures.append(f"{n_errors:,} error{'s' * (n_errors > 1)} ({named})")
     figures.append(f"{snapshot.in_flight:,} in flight")
+    if snapshot.n_skipped:
+        figures.append(f"{snapshot.n_skipped:,} skipped")
+    if snapshot.n_copied:
+        figures.append(f"{snapshot.n_copied:,} copied")
     if snapshot.prompt_tokens or snapshot.completion_tokens:
         figures.append(f"{short_count(snapshot.prompt_tokens)}+{short_count(snapshot.completion_tokens)} tokens")
     if snapshot.n_failed_calls:

@@ -66,6 +66,8 @@ class LiveView:
     latency_p95_s: float | None
     waiting_for: str | None
     limits: LimitView
+    n_skipped: int = 0
+    n_copied: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -98,6 +100,8 @@ def live_lines(view: LiveView) -> Sequence[str]:
         ),
         ("errors", categories_text(view.errors) if view.errors else "none"),
     ]
+    if view.n_skipped or view.n_copied:
+        rows.append(("no call", f"{view.n_skipped:,} skipped, {view.n_copied:,} copied"))
     if limits.pace_per_s is not None:
         rows.append(("pace", f"{limits.pace_per_s:.3g} calls a second"))
     if view.waiting_for:
@@ -155,6 +159,8 @@ def _view(progress: Progress, experiment_id: str, limits: LimitView) -> LiveView
         latency_p95_s=_quantile(latencies, 0.95),
         waiting_for=snapshot.waiting_for,
         limits=limits,
+        n_skipped=snapshot.n_skipped,
+        n_copied=snapshot.n_copied,
         errors=snapshot.errors,
     )
 

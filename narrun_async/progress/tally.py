@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from narrun_async.clock import local_text, utc_now
 from narrun_async.logs import RUN_LOG
-from narrun_async.models import Failure, Outcome, ProgressMark, Serving, WriterMessage
+from narrun_async.models import Copy, Failure, Outcome, ProgressMark, Serving, Skip, WriterMessage
 
 #: the rate is that of the last so many seconds of work
 RATE_WINDOW_S = 120.0
@@ -27,6 +27,10 @@ class ProgressSnapshot:
     n_remaining_at_start: int
     #: narratives of this run that are on disk
     n_saved: int
+    #: of those, narratives that were skipped
+    n_skipped: int = 0
+    #: of those, narratives that got the answer, or the error, of another one with the same text
+    n_copied: int = 0
     #: error rows of this run by category
     errors: Mapping[str, int] = field(default_factory=dict)
     in_flight: int
@@ -58,6 +62,7 @@ class Progress:
     """Counts what the stages report.
 
     :param clock: monotonic seconds
+    :param n_uncalled: of those that remain, narratives that get their rows without a call; no time is left for them
     :param downtime_s: seconds so far in which the endpoint let nobody work; left out of rate and time left
     """
 
@@ -66,22 +71,26 @@ class Progress:
         *,
         n_done_before: int,
         n_remaining: int,
+        n_uncalled: int = 0,
         clock: Callable[[], float],
         downtime_s: Callable[[], float] = lambda: 0.0,
         waiting_for: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._n_done_before = n_done_before
         self._n_remaining = n_remaining
+        self._n_to_call = n_remaining - n_uncalled
         self._clock = clock
         self._downtime_s = downtime_s
         self._waiting_for = waiting_for
         self._started = clock()
-        self._n_saved = 0
+        self._n_called = 0
+        self._n_skipped = 0
+        self._n_copied = 0
         self._errors: Counter[str] = Counter()
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._n_failed_calls = 0
-        #: seconds of work, narratives and completion tokens saved until then
+        #: seconds of work, narratives that were called for and completion tokens saved until then
         self._points: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
         self.recent_latencies_s: deque[float] = deque(maxlen=LATENCY_WINDOW_CALLS)
         #: calls on the wire; the caller counts it up and down
@@ -99,6 +108,14 @@ class Progress:
         for message in messages:
             if isinstance(message, Serving):
                 continue
+            if isinstance(message, Skip):
+                self._n_skipped += 1
+                continue
+            if isinstance(message, Copy):
+                self._n_copied += 1
+                if message.error_category is not None:
+                    self._errors[message.error_category] += 1
+                continue
             attempt = message.attempt if isinstance(message, Outcome) else message
             if attempt is not None:
                 self._prompt_tokens += attempt.usage.prompt_tokens or 0
@@ -108,7 +125,7 @@ class Progress:
                 continue
             if message.item.is_canary:
                 continue
-            self._n_saved += 1
+            self._n_called += 1
             if attempt is not None:
                 self.recent_latencies_s.append(attempt.duration_s)
             if isinstance(message.verdict, Failure):
@@ -116,7 +133,7 @@ class Progress:
         worked_s = self._worked_s()
         # One point a second is enough for a rate over two minutes, and keeps the memory flat.
         if worked_s - self._points[-1][0] >= 1.0 or len(self._points) == 1:
-            self._points.append((worked_s, self._n_saved, self._completion_tokens))
+            self._points.append((worked_s, self._n_called, self._completion_tokens))
         while len(self._points) > 2 and worked_s - self._points[1][0] >= RATE_WINDOW_S:
             self._points.popleft()
 
@@ -135,7 +152,9 @@ class Progress:
         return ProgressSnapshot(
             n_done_before=self._n_done_before,
             n_remaining_at_start=self._n_remaining,
-            n_saved=self._n_saved,
+            n_saved=self._n_called + self._n_skipped + self._n_copied,
+            n_skipped=self._n_skipped,
+            n_copied=self._n_copied,
             errors=dict(self._errors),
             in_flight=self.in_flight,
             prompt_tokens=self._prompt_tokens,
@@ -153,10 +172,10 @@ class Progress:
         return max(0.0, self.runtime_s - self._downtime_s())
 
     def _rate_per_s(self) -> float | None:
-        since_s, saved_then, _ = self._points[0]
+        since_s, called_then, _ = self._points[0]
         elapsed_s = self._worked_s() - since_s
-        saved = self._n_saved - saved_then
-        return saved / elapsed_s if saved and elapsed_s > 0 else None
+        called = self._n_called - called_then
+        return called / elapsed_s if called and elapsed_s > 0 else None
 
     def _tokens_per_s(self) -> float | None:
         since_s, _, tokens_then = self._points[0]
@@ -165,7 +184,7 @@ class Progress:
         return tokens / elapsed_s if tokens and elapsed_s > 0 else None
 
     def _eta_s(self, rate_per_s: float | None) -> float | None:
-        return None if rate_per_s is None else max(0, self._n_remaining - self._n_saved) / rate_per_s
+        return None if rate_per_s is None else max(0, self._n_to_call - self._n_called) / rate_per_s
 
 
 def _later(moment: datetime, seconds: float) -> datetime:

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from narrun_async.config import ModelSection
-from narrun_async.models import AnswerFormat
+from narrun_async.models import AnswerFormat, UncalledCounts
 from narrun_async.reporting.wording import SIMULATED
+
+UNSCREENED_NOTICE = (
+    "nobody has looked at the texts of this file yet, so placeholders and repeats are not known and not left out here;"
+    " a run looks first, and so does `narrun screen`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,12 @@ class Banner:
     n_cohort: int
     n_done: int
     n_errors: int
-    n_remaining: int
+    #: of those that are done
+    n_skipped: int
+    n_to_ask: int
+    uncalled: UncalledCounts
+    #: by which placeholders are known, where they are skipped
+    placeholder_rules: str | None
     #: such as `8 calls at a time`
     pace: str
     #: what answers are bound to; None: the endpoint is not asked to bind them
@@ -55,8 +65,9 @@ def banner_lines(banner: Banner) -> Sequence[str]:
     """Plain lines, aligned, without colours."""
     rows = [
         ("experiment", f"{banner.experiment_id}  ({banner.name}, {banner.mode})"),
-        ("cohort", f"{banner.n_cohort} narratives, {banner.n_done} done, {banner.n_errors} of them errors"),
-        ("to do", f"{banner.n_remaining} narratives, {banner.pace}"),
+        ("cohort", f"{banner.n_cohort} narratives, {banner.n_done} done, {_of_them(banner)}"),
+        ("to do", f"{banner.n_to_ask} narratives, {banner.pace}"),
+        *uncalled_rows(banner.uncalled, banner.placeholder_rules),
         ("endpoint", f"{banner.endpoint}  model {banner.model}"),
         *([("answers", banner.answers)] if banner.answers else []),
         ("database", banner.database),
@@ -68,3 +79,19 @@ def banner_lines(banner: Banner) -> Sequence[str]:
     if banner.is_simulated:
         lines.append(SIMULATED)
     return lines
+
+
+def uncalled_rows(uncalled: UncalledCounts, placeholder_rules: str | None) -> Sequence[tuple[str, str]]:
+    """What gets its row without a call, as labels and texts; nothing where every narrative is asked."""
+    rows = []
+    if uncalled.n_to_skip:
+        by = f", by the rules {placeholder_rules}" if placeholder_rules else ""
+        rows.append(("no call", f"{uncalled.n_to_skip} placeholders are skipped{by}"))
+    if uncalled.n_to_copy:
+        rows.append(("no call", f"{uncalled.n_to_copy} narratives have the text of another one, and get its answer"))
+    return rows
+
+
+def _of_them(banner: Banner) -> str:
+    skipped = f", {banner.n_skipped} skipped" if banner.n_skipped else ""
+    return f"{banner.n_errors} of them errors{skipped}"

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from narrun_async.metrics import Estimate, Range
+from narrun_async.models import UncalledCounts
+from narrun_async.reporting.banner import uncalled_rows
 from narrun_async.reporting.wording import aligned, clock_text, short_count
 
 
-def estimate_lines(estimate: Estimate, *, is_auto: bool, simulated: bool) -> Sequence[str]:
+def estimate_lines(estimate: Estimate, uncalled: UncalledCounts, *, is_auto: bool, simulated: bool) -> Sequence[str]:
     """What the remaining narratives will take.
 
+    :param uncalled: what is left out, because it takes no call
     :param is_auto: a run would look for a better concurrency by itself
     """
     rows = [
         ("sample", f"{estimate.n_sampled} narratives, {estimate.n_errors} of them errors"),
         ("remaining", f"{estimate.n_remaining:,} narratives"),
+        *uncalled_rows(uncalled, None),
         ("duration", _shown(estimate.duration_s, clock_text) + f" with {estimate.concurrency} calls in flight"),
     ]
     if estimate.prompt_tokens is not None and estimate.completion_tokens is not None:

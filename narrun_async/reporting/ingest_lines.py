@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from narrun_async.models import IngestReport
+from narrun_async.models import DataSource, IngestReport, Screening
+from narrun_async.reporting.tables import flags_text
 
 
 def ingest_lines(report: IngestReport) -> Sequence[str]:
@@ -28,4 +29,18 @@ def ingest_lines(report: IngestReport) -> Sequence[str]:
         (summary.n_texts_repaired, "texts with repaired characters"),
     ]
     lines += [f"           {count} {what}" for count, what in notable if count]
+    if report.screening is not None and (words := flags_text(report.screening)):
+        lines.append(f"texts      {words}, by the rules {report.screening.rules}")
     return lines + [f"WARNING: {warning}" for warning in summary.warnings]
+
+
+def screening_lines(source: DataSource, screening: Screening) -> Sequence[str]:
+    """What a look at the texts of a source has shown."""
+    lines = [
+        f"data       {source.path}: {screening.n_screened} of {source.n_narratives} texts screened"
+        f" by the rules {screening.rules}",
+        f"texts      {flags_text(screening) or 'none is doubtful'}",
+    ]
+    if n_unseen := source.n_narratives - screening.n_screened:
+        lines.append(f"           {n_unseen} were scrubbed before anybody looked, and have no flags")
+    return lines

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from narrun_async.metrics import ConfusionCounts, Metrics, compute_metrics
-from narrun_async.models import CanaryCounts, Experiment, ResultCounts, Serving
-from narrun_async.ports import ResultStore
+from narrun_async.models import CanaryCounts, Experiment, FlagCounts, ResultCounts, Serving
+from narrun_async.ports import ResultStore, ScreeningStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +30,15 @@ class ExperimentSummary:
     #: who answered, oldest first
     servings: Sequence[Serving] = ()
     canaries: CanaryCounts = field(default_factory=CanaryCounts)
+    #: doubtful texts of the cohort; None: nobody has looked
+    flags: FlagCounts | None = None
 
 
-async def load_summary(store: ResultStore, experiment: Experiment) -> ExperimentSummary:
+class SummaryStore(ScreeningStore, ResultStore, Protocol):
+    """What counting needs of a store."""
+
+
+async def load_summary(store: SummaryStore, experiment: Experiment) -> ExperimentSummary:
     """Count the rows of an experiment."""
     experiment_id = experiment.experiment_id
     confusion = await store.count_confusion(experiment_id)
@@ -49,4 +56,5 @@ async def load_summary(store: ResultStore, experiment: Experiment) -> Experiment
         completion_tokens=completion_tokens,
         servings=await store.list_servings(experiment_id),
         canaries=await store.count_canaries(experiment_id),
+        flags=await store.count_flags(experiment.cohort),
     )

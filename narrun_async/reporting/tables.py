@@ -13,8 +13,10 @@ from narrun_async.models import (
     CanaryCounts,
     Experiment,
     ExperimentStatus,
+    FlagCounts,
     ResultCounts,
     RunRecord,
+    Screening,
     Serving,
     text_sha256,
 )
@@ -40,6 +42,7 @@ _SETTINGS = {
     "data checksum": "data_checksum",
     "config file": "config_file",
     "config sha256": "config_sha256",
+    "placeholders by": "placeholder_rules",
     "log directory": "log_dir",
     "csv export": "csv_file",
     "json export": "json_file",
@@ -70,14 +73,15 @@ def summary_lines(summary: ExperimentSummary, *, simulated: bool) -> list[str]:
     :param simulated: the answers are those of the simulated endpoint; a sentence says so
     """
     counts, confusion, metrics = summary.counts, summary.confusion, summary.metrics
-    n_rows = counts.n_success + counts.n_errors
-    rows = [
-        ("rows", f"{n_rows:,} of {counts.n_total:,}: {counts.n_success:,} answers, {counts.n_errors:,} errors"),
-    ]
+    rows = [("rows", f"{counts.n_rows:,} of {counts.n_total:,}: {kinds_text(counts)}")]
+    if counts.n_copied:
+        rows.append(("copied", f"{counts.n_copied:,} of these are of narratives with the text of another one"))
     if counts.n_missing:
         rows.append(("missing", f"{counts.n_missing:,} narratives have no row yet"))
     if summary.errors:
         rows.append(("errors", categories_text(summary.errors)))
+    if summary.flags and (words := flags_text(summary.flags)):
+        rows.append(("texts", words))
     if summary.n_second_tries:
         rows.append(("second try", f"{summary.n_second_tries:,} of the answers came when asked for once more"))
     rows.append(("detected", f"{summary.n_detected:,} yes, {summary.n_not_detected:,} no"))
@@ -90,6 +94,23 @@ def summary_lines(summary: ExperimentSummary, *, simulated: bool) -> list[str]:
         rows.append(("canaries", canary_text(summary.canaries)))
     lines = aligned(rows)
     return [*lines, SIMULATED_NOTICE] if simulated else lines
+
+
+def kinds_text(counts: ResultCounts) -> str:
+    """What the rows of an experiment are."""
+    skipped = f", {counts.n_skipped:,} skipped" if counts.n_skipped else ""
+    return f"{counts.n_success:,} answers, {counts.n_errors:,} errors{skipped}"
+
+
+def flags_text(flags: FlagCounts | Screening) -> str:
+    """How many texts are doubtful, and why; "" where none is."""
+    counted = {
+        "placeholders": flags.n_placeholder,
+        "near-empty": flags.n_near_empty,
+        "probably cut off": flags.n_truncated,
+        "with the text of another narrative": flags.n_identical,
+    }
+    return ", ".join(f"{count:,} {words}" for words, count in counted.items() if count)
 
 
 def canary_text(canaries: CanaryCounts) -> str:
@@ -130,9 +151,9 @@ def experiments_lines(lines: Sequence[ExperimentLine]) -> list[str]:
             line.experiment.experiment_id[:8],
             _shortened(line.experiment.name, 40),
             line.status.value,
-            f"{line.counts.n_success + line.counts.n_errors:,}",
+            f"{line.counts.n_rows:,}",
             f"{line.counts.n_total:,}",
-            percent_text(line.counts.n_success + line.counts.n_errors, line.counts.n_total),
+            percent_text(line.counts.n_rows, line.counts.n_total),
             f"{line.counts.n_errors:,}",
             line.experiment.created_at,
         )
@@ -205,6 +226,7 @@ def summary_json(summary: ExperimentSummary, *, simulated: bool) -> dict[str, ob
     """The numbers of `summary_lines` by name; fractions of 1, null where undefined."""
     return {
         "counts": _counts_json(summary.counts),
+        "flow": _flow_json(summary.counts, summary.flags),
         "errors_by_category": dict(summary.errors),
         "n_second_tries": summary.n_second_tries,
         "n_detected": summary.n_detected,
@@ -250,6 +272,23 @@ def runs_json(runs: Sequence[RunRecord]) -> list[dict[str, object]]:
 
 def _counts_json(counts: ResultCounts) -> Mapping[str, int]:
     return {**asdict(counts), "n_missing": counts.n_missing}
+
+
+def _flow_json(counts: ResultCounts, flags: FlagCounts | None) -> Mapping[str, int | None]:
+    """From the cohort to the answers; what depends on a look at the texts is null where nobody has looked."""
+    return {
+        "eligible": counts.n_total,
+        "placeholder": flags.n_placeholder if flags else None,
+        "near_empty": flags.n_near_empty if flags else None,
+        "truncated": flags.n_truncated if flags else None,
+        "identical": flags.n_identical if flags else None,
+        "skipped": counts.n_skipped,
+        "copied": counts.n_copied,
+        "sent": counts.n_asked,
+        "error": counts.n_errors,
+        "answered": counts.n_success,
+        "missing": counts.n_missing,
+    }
 
 
 def _prompt_json(text: object) -> Mapping[str, object] | None:

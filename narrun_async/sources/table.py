@@ -13,13 +13,11 @@ from typing import Protocol, TypeVar
 
 from narrun_async.errors import BadInputError
 from narrun_async.models import NarrativeType, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.screening import EXCEL_CELL_CHARS
 from narrun_async.sources import cells, layouts
 from narrun_async.sources.canonical import canonical_text, decode_excel_escapes
 from narrun_async.sources.cells import Rejection
 from narrun_async.sources.layouts import Layout, Shape
-
-#: the most characters (UTF-16 units) that a cell of a workbook holds
-EXCEL_CELL_CHARS = 32_767
 
 _MAX_LISTED = 10
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE]\+?\d+")

@@ -502,6 +502,8 @@ class TestWriting:
             "cached_tokens": 64,
             "reasoning_tokens": 11,
             "run_id": run_id,
+            "skip_reason": None,
+            "copied_from": None,
         }
         assert row.pop("result_id") >= 1
         assert row == expected

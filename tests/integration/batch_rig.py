@@ -57,6 +57,7 @@ class BatchRig:
                 "provider": "openai-compatible",
                 "api_url": self.endpoint.url,
                 "temperature": 0.2,
+                "second_try": False,  # a batch has none
             },
             "prompt": {"version": "1", "system_prompt": "Answer in JSON.", "user_template": "Read: <<TEXT>>"},
             "data": {"file": str(table)},

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from narrun_async.cli.program import app
 from narrun_async.errors import ConfigurationError, NarrunError, UsageError
 from narrun_async.models import CohortRow, ExperimentId
 from narrun_async.stores import open_sqlite_writer
+from narrun_async.stores.sqlite.experiment_rows import experiment_columns
 from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS, SOURCE_NARRATIVES
 
 #: stands in every text and in every answer, and must come out nowhere
@@ -73,16 +74,14 @@ class Database:
     def add(self, number: int, rows: Sequence[CohortRow] | None = None, **columns: Any) -> str:
         """An experiment over the source, with these rows as its answers."""
         given = {"experiment_name": f"made up {number}", "config_json": None, "n_narratives_total": len(self.rows)}
-        new = asdict(
-            self._build.new_experiment(
-                number,
-                experiment_id=experiment_id(number),
-                data_checksum=CHECKSUM,
-                cohort_last_narrative_id=len(self.rows),
-                **given | columns,
-            )
-        ) | {"status": "completed"}
-        self._insert("experiments", [new])
+        new = self._build.new_experiment(
+            number,
+            experiment_id=experiment_id(number),
+            data_checksum=CHECKSUM,
+            cohort_last_narrative_id=len(self.rows),
+            **given | columns,
+        )
+        self._insert("experiments", [{**experiment_columns(new), "status": "completed"}])
         results = [
             {
                 "experiment_id": experiment_id(number),

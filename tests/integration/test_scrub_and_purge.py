@@ -30,7 +30,7 @@ OpenRig = Callable[..., Any]
 #: text columns that stay, each because it is an id, a hash, a code, a moment, a setting or a sentence of ours
 KEPT: dict[str, frozenset[str]] = {
     "source_narratives": frozenset(
-        {"incident_id", "narrative_type", "data_source", "data_checksum", "loaded_at", "text_sha256"}
+        {"incident_id", "narrative_type", "data_source", "data_checksum", "loaded_at", "text_sha256", "text_flags"}
     ),
     "narrative_results": frozenset(
         {
@@ -44,6 +44,7 @@ KEPT: dict[str, frozenset[str]] = {
             "response_model",
             "system_fingerprint",
             "parse_method",
+            "skip_reason",
         }
     ),
     "attempts": frozenset({"experiment_id", "started_at", "error_category"}),
@@ -98,6 +99,7 @@ KEPT: dict[str, frozenset[str]] = {
             "closed_why",
         }
     ),
+    "screenings": frozenset({"data_checksum", "rules_name", "rules_sha256", "screened_at"}),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from narrun_async.errors import ExitCode, StorageError
 from narrun_async.logs import open_experiment_logs
 from narrun_async.models import (
+    Copy,
     Detection,
     ErrorCategory,
     Failure,
@@ -17,6 +18,8 @@ from narrun_async.models import (
     Outcome,
     ResultCounts,
     RunId,
+    Skip,
+    SkipReason,
     WorkItem,
 )
 from narrun_async.progress.commits import (
@@ -108,3 +111,29 @@ def test_fewer_results_or_fewer_successes_make_it_an_older_database(found: tuple
     with pytest.raises(StorageError, match=r"a\.db: holds .* journal knows of 10 \(9\).*--accept-restored") as refused:
         require_all_committed(committed, counts(*found), database=Path("a.db"), journal=Path("journal"))
     assert refused.value.exit_code is ExitCode.STORAGE
+
+
+def test_skips_and_copies_are_results_and_a_copied_answer_is_a_success(tmp_path: Path) -> None:
+    with open_experiment_logs(tmp_path, level="info"):
+        journal = CommitJournal(RunId(1), ResultCounts(n_total=100, n_success=3, n_errors=1, n_skipped=2, n_copied=1))
+        skip = Skip(narrative_id=NarrativeId(1), row_num=1, reason=SkipReason.PLACEHOLDER)
+        copies = [copy_of(None), copy_of("refusal"), copy_of(None, replaces_error=True)]
+        journal.note([skip, *copies, outcome(DETECTION)])
+    assert read_journal(tmp_path / FILE_NAME) == Committed(n_results=6 + 4, n_successes=3 + 3)
+
+
+def copy_of(error_category: str | None, *, replaces_error: bool = False) -> Copy:
+    return Copy(
+        narrative_id=NarrativeId(2),
+        row_num=2,
+        original_id=NarrativeId(1),
+        error_category=error_category,
+        replaces_error=replaces_error,
+    )
+
+
+def test_a_row_that_was_skipped_is_a_result_that_may_not_be_lost() -> None:
+    committed = Committed(n_results=10, n_successes=6)
+    whole = ResultCounts(n_total=20, n_success=6, n_errors=1, n_skipped=3)
+    assert not committed.exceeds(whole)
+    assert committed.exceeds(ResultCounts(n_total=20, n_success=6, n_errors=1, n_skipped=2))

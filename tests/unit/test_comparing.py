@@ -112,9 +112,12 @@ def test_prompts_are_known_by_their_hash_and_never_shown() -> None:
 
 
 def test_an_experiment_of_the_predecessor_repeats_one_of_ours_with_the_same_settings() -> None:
-    theirs, ours = comparable_settings(experiment(None, COLUMNS)), comparable_settings(with_settings())
+    theirs = comparable_settings(experiment(None, COLUMNS))
+    ours = comparable_settings(with_settings(model__second_try=False))
     assert are_repetitions(theirs, ours)
     assert varying_settings([theirs, ours]) == []
+    # which it does not do by default: the predecessor asked nobody twice
+    assert varying_settings([theirs, comparable_settings(with_settings())]) == ["model.second_try"]
     hotter = comparable_settings(experiment(None, COLUMNS | {"temperature": 0.7}))
     assert varying_settings([hotter, ours]) == ["model.temperature"]
 

@@ -44,7 +44,8 @@ def test_snapshot_is_canonical_and_holds_every_frozen_section_and_nothing_else()
     snapshot = snapshot_json(config_with())
     content = json.loads(snapshot)
     assert content.keys() == {"experiment", "model", "prompt", "data", "run", "privacy", "simulation"}
-    assert content["run"] == {"seed": 1, "max_narratives": None}
+    unset = {"max_narratives": None, "skip_placeholders": False, "ask_identical_once": False}
+    assert content["run"] == {"seed": 1} | unset
     assert snapshot == json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert "ä" in snapshot
     assert "${HOST}" in snapshot

@@ -328,6 +328,33 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
         {"I14"},
         [f"UPDATE narrative_results SET response_sec = -0.5 WHERE {SUCCESS_ROW}"],
     ),
+    "a copy where every narrative is asked": (
+        {"I20"},
+        [f"UPDATE narrative_results SET copied_from = 2 WHERE {SUCCESS_ROW}"],
+    ),
+    "a skip that was called for": (
+        {"I10", "I13"},  # an error less, a skip more
+        [
+            f"UPDATE experiments SET skip_placeholders = 1 WHERE experiment_id = '{WHOLE}'",
+            "UPDATE narrative_results SET skip_reason = 'placeholder', error_occurred = 0, error_category = NULL,"
+            f" error_message = NULL WHERE {ERROR_ROW} AND row_num = 6",
+        ],
+    ),
+    "a skip with an answer": (
+        {"I5", "I10", "I13"},
+        [
+            f"UPDATE experiments SET skip_placeholders = 1 WHERE experiment_id = '{WHOLE}'",
+            f"UPDATE narrative_results SET skip_reason = 'placeholder' WHERE {SUCCESS_ROW}",
+        ],
+    ),
+    "a copy of another text": (
+        {"I21"},
+        [
+            f"UPDATE experiments SET ask_identical_once = 1 WHERE experiment_id = '{WHOLE}'",
+            f"UPDATE narrative_results SET copied_from = 2 WHERE {SUCCESS_ROW}",
+            f"DELETE FROM attempts WHERE experiment_id = '{WHOLE}' AND narrative_id = 1",
+        ],
+    ),
 }
 
 

@@ -78,9 +78,11 @@ def test_a_reminder_is_one_more_paragraph_and_the_next_seed_and_nothing_else(
 @given(request_fields, any_text)
 def test_more_tokens_are_twice_the_limit_and_nothing_else(fields: RequestFields, narrative_text: str) -> None:
     template = RequestTemplate.build(fields)
-    assert template.can_make(Change.MORE_TOKENS) == (fields.max_tokens is not None)
-    if fields.max_tokens is not None:
-        expected = replace(fields, max_tokens=2 * fields.max_tokens)
+    limits = {name: getattr(fields, name) for name in ("max_tokens", "max_completion_tokens")}
+    doubled = {name: 2 * limit for name, limit in limits.items() if limit is not None}
+    assert template.can_make(Change.MORE_TOKENS) == bool(doubled)
+    if doubled:
+        expected = replace(fields, **doubled)
         assert template.body_for(narrative_text, Change.MORE_TOKENS) == naive_body(expected, narrative_text)
 
 

@@ -170,9 +170,9 @@ def test_the_same_material_gives_the_same_bytes(document: str) -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_whatever_stands_in_names_prompts_messages_and_quotations_is_text(payload: str) -> None:
-    clean = read(full_document())
-    document = full_document(
+def test_whatever_stands_in_names_prompts_messages_and_quotations_is_text(document: str, payload: str) -> None:
+    clean = read(document)
+    attacked = full_document(
         experiment=make_experiment(payload, notes=payload, model_name=payload, api_url=payload),
         system_prompt=payload,
         user_template=payload,
@@ -190,11 +190,11 @@ def test_whatever_stands_in_names_prompts_messages_and_quotations_is_text(payloa
         indicators=[IndicatorCount(indicator=payload, n_narratives=3, n_yes=2, n_no=1)],
         remarks=[payload],
     )
-    found = read(document)
+    found = read(attacked)
     assert {tag for tag, _ in found.elements} <= {tag for tag, _ in clean.elements}
     assert not [name for _, attributes in found.elements for name in attributes if name.startswith("on")]
-    assert "49" not in re.findall(r"<h1>(.*?)</h1>", document)[0]
-    assert not re.search(r"[\x00-\x08\x0b-\x1f]", document)
+    assert "49" not in re.findall(r"<h1>(.*?)</h1>", attacked)[0]
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", attacked)
 
 
 def test_an_error_category_and_a_skip_reason_of_a_foreign_database_are_text() -> None:

@@ -220,7 +220,8 @@ def test_mappings_are_json_and_hold_no_prompt() -> None:
     assert read["summary"]["simulated"] is True
     assert read["experiment"]["experiment_id"] == "3f2a9c10-0000-4000-8000-000000000001"
     assert (read["experiment"]["status"], read["experiment"]["columns"]["status"]) == ("interrupted", "running")
-    assert read["experiment"]["counts"] == {"n_total": 10, "n_success": 7, "n_errors": 1, "n_missing": 2}
+    found = {"n_total": 10, "n_success": 7, "n_errors": 1, "n_skipped": 0, "n_copied": 0, "n_missing": 2}
+    assert read["experiment"]["counts"] == found
     assert read["experiment"]["prompts"]["system_prompt"] == {
         "characters": len(PROMPT),
         "sha256": hashlib.sha256(PROMPT.encode()).hexdigest(),

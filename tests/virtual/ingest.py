@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 
-from narrun_async.clock import local_now
+from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import BadInputError
-from narrun_async.models import DataSource, IngestReport, SourceNarrative
+from narrun_async.models import DataSource, FlagCounts, IngestReport, Screening, SourceNarrative, TextFlag
 from narrun_async.ports import ConflictRule, NarrativeSource
-from virtual.tables import Draft, Tables
+from narrun_async.screening import ScreeningRules, flags_text
+from virtual.tables import Draft, Row, Tables
 
 Key = tuple[str, str]
 Pause = Callable[[], Awaitable[None]]
@@ -17,7 +19,12 @@ LISTED_CONFLICTS = 10
 
 
 async def insert_source(
-    draft: Draft, tables: Tables, source: NarrativeSource, on_conflict: ConflictRule, pause: Pause
+    draft: Draft,
+    tables: Tables,
+    source: NarrativeSource,
+    on_conflict: ConflictRule,
+    rules: ScreeningRules | None,
+    pause: Pause,
 ) -> IngestReport:
     """Put the narratives into the draft.
 
@@ -41,7 +48,55 @@ async def insert_source(
         draft.fill("source_narratives", ids[-1], _columns(first, source, ids[-1], loaded_at))
     await pause()
     draft.put("sources", source.checksum, tuple(ids))
-    return _report_loaded(source, by_key, loaded_at)
+    screening = None if rules is None else screen_narratives(draft, source.checksum, ids, rules)
+    return _report_loaded(source, by_key, loaded_at, screening)
+
+
+def screen_narratives(draft: Draft, checksum: str, ids: Sequence[int], rules: ScreeningRules) -> Screening:
+    """Flag the texts of a source, mark its repeats, and note it, unless the same rules find what they found before."""
+    latest, firsts, n_changed = load_screening(draft, checksum), dict[str, int](), 0
+    for narrative_id in ids:
+        row = draft.get("source_narratives", narrative_id)
+        first = firsts.setdefault(row["text_sha256"], narrative_id)
+        found = {
+            "text_flags": flags_text(rules.flags_of(row["narrative_text"])),
+            "same_text_as": None if first == narrative_id else first,
+        }
+        if any(row[name] != value for name, value in found.items()):
+            n_changed += 1
+            draft.update("source_narratives", narrative_id, **found)
+    if latest is not None and latest.rules_sha256 == rules.sha256 and not n_changed:
+        return latest
+    rows = [draft.get("source_narratives", narrative_id) for narrative_id in ids]
+    screening = Screening(
+        rules_name=rules.name,
+        rules_sha256=rules.sha256,
+        screened_at=utc_text(utc_now()),
+        n_screened=len(rows),
+        **asdict(count_flagged(rows)),
+    )
+    number = draft.next_number("screenings")
+    draft.fill("screenings", number, asdict(screening) | {"screening_id": number, "data_checksum": checksum})
+    draft.put("latest_screenings", checksum, screening)
+    return screening
+
+
+def load_screening(draft: Draft, checksum: str) -> Screening | None:
+    found: Screening | None = draft.get("latest_screenings", checksum)
+    return found
+
+
+def count_flagged(rows: Sequence[Row]) -> FlagCounts:
+    flags = [(row["text_flags"] or "").split(",") for row in rows]
+    return FlagCounts(
+        n_placeholder=sum(TextFlag.PLACEHOLDER in one for one in flags),
+        n_near_empty=sum(TextFlag.NEAR_EMPTY in one for one in flags),
+        n_truncated=sum(TextFlag.TRUNCATED in one for one in flags),
+        n_identical=sum(
+            row["same_text_as"] is not None and TextFlag.PLACEHOLDER not in one
+            for row, one in zip(rows, flags, strict=True)
+        ),
+    )
 
 
 def _columns(one: SourceNarrative, source: NarrativeSource, narrative_id: int, loaded_at: str) -> dict[str, object]:
@@ -82,7 +137,8 @@ def _report_known(
         stored = DataSource(
             path=row["data_source"], checksum=checksum, n_narratives=len(ids), loaded_at=row["loaded_at"]
         )
-        return IngestReport(source=stored, loaded=False, summary=source.summary())
+        screening = tables["latest_screenings"].get(checksum)
+        return IngestReport(source=stored, loaded=False, screening=screening, summary=source.summary())
     raise BadInputError(
         f"{source.path}: {len(known)} of its {len(by_key)} narratives are in the database already"
         f" ({n_equal} with the same text), so it is neither the same file nor a new one",
@@ -90,7 +146,12 @@ def _report_known(
     )
 
 
-def _report_loaded(source: NarrativeSource, by_key: dict[Key, list[SourceNarrative]], loaded_at: str) -> IngestReport:
+def _report_loaded(
+    source: NarrativeSource,
+    by_key: dict[Key, list[SourceNarrative]],
+    loaded_at: str,
+    screening: Screening | None,
+) -> IngestReport:
     kept = [group[0] for group in by_key.values()]
     n_rows, n_texts = sum(map(len, by_key.values())), sum(
         len({one.text_sha256 for one in group}) for group in by_key.values()
@@ -98,6 +159,7 @@ def _report_loaded(source: NarrativeSource, by_key: dict[Key, list[SourceNarrati
     return IngestReport(
         source=DataSource(path=source.path, checksum=source.checksum, n_narratives=len(kept), loaded_at=loaded_at),
         loaded=True,
+        screening=screening,
         summary=source.summary(),
         n_cme=sum(one.narrative_type == "cme" for one in kept),
         n_le=sum(one.narrative_type == "le" for one in kept),

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
-from typing import Any
 
 import anyio
 
@@ -26,10 +25,12 @@ from narrun_async.models import (
     CanaryCounts,
     Cohort,
     CohortRow,
+    Copy,
     DataSource,
     Experiment,
     ExperimentId,
     ExperimentStatus,
+    FlagCounts,
     IngestReport,
     NarrativeId,
     NewExperiment,
@@ -41,35 +42,33 @@ from narrun_async.models import (
     RunId,
     RunRecord,
     RunStart,
+    Screening,
     Selection,
     Serving,
+    Skip,
+    SkipReason,
+    TextFlag,
+    UncalledCounts,
     WorkItem,
     WriterMessage,
 )
 from narrun_async.ports import ConflictRule, NarrativeSource
+from narrun_async.screening import ScreeningRules
 from narrun_async.stores.sqlite.experiment_rows import experiment_columns
-from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, EXPERIMENTS
-from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
-from narrun_async.stores.sqlite.statements import RESULT_COLUMNS
-from virtual.ingest import insert_source
+from narrun_async.stores.sqlite.migrations import EXPERIMENTS
+from virtual.ingest import count_flagged, insert_source, screen_narratives
+from virtual.memory_rows import (
+    insert_attempt,
+    insert_canary_answer,
+    insert_serving,
+    key_of,
+    write_copy,
+    write_row,
+    write_skip,
+)
 from virtual.tables import Draft, Row, Tables
 
-_ATTEMPT_COLUMNS = (
-    *("experiment_id", "run_id", "narrative_id", "started_at", "duration_s", "error_category", "error_message"),
-    *("http_status", "charged", "prompt_tokens", "completion_tokens", "batch_id"),
-)
 _RUN_COLUMNS = ("run_id", "mode", "selection", "concurrency", "started_at", "ended_at", "runtime_s", "n_saved")
-_CANARY_COLUMNS = tuple(name for name in CANARY_ANSWERS if name != "canary_id")
-#: what replacing an error row leaves as it was
-_KEPT = (
-    "experiment_id",
-    "incident_id",
-    "narrative_type",
-    "row_num",
-    "narrative_text",
-    "manual_flag_ind",
-    "manual_flag",
-)
 
 
 class MemoryStore:
@@ -138,9 +137,25 @@ class MemoryStore:
         row = self._tables["source_narratives"][ids[0]]
         return DataSource(path=row["data_source"], checksum=checksum, n_narratives=len(ids), loaded_at=row["loaded_at"])
 
-    async def add_source(self, source: NarrativeSource, *, on_conflict: ConflictRule) -> IngestReport:
+    async def add_source(
+        self, source: NarrativeSource, *, on_conflict: ConflictRule, rules: ScreeningRules | None = None
+    ) -> IngestReport:
         async with self._transaction() as draft:
-            return await insert_source(draft, self._tables, source, on_conflict, self._pause)
+            return await insert_source(draft, self._tables, source, on_conflict, rules, self._pause)
+
+    async def screen_source(self, checksum: str, rules: ScreeningRules) -> Screening:
+        async with self._transaction() as draft:
+            return screen_narratives(draft, checksum, self._tables["sources"].get(checksum, ()), rules)
+
+    async def load_screening(self, checksum: str) -> Screening | None:
+        await self._pause()
+        found: Screening | None = self._tables["latest_screenings"].get(checksum)
+        return found
+
+    async def count_flags(self, cohort: Cohort) -> FlagCounts | None:
+        if await self.load_screening(cohort.data_checksum) is None:
+            return None
+        return count_flagged([narrative for _, narrative in self._ranked(cohort, PageCursor())])
 
     async def load_cohort(self, checksum: str, *, max_narratives: int | None) -> Cohort:
         await self._pause()
@@ -227,32 +242,95 @@ class MemoryStore:
         self, experiment: Experiment, selection: Selection, *, run_id: RunId, after: PageCursor, limit: int
     ) -> list[WorkItem]:
         await self._pause()
-        cohort, items = experiment.cohort, list[WorkItem]()
-        ids = self._tables["sources"].get(cohort.data_checksum, ())
-        begin, end = bisect_right(ids, after.narrative_id), bisect_right(ids, cohort.last_narrative_id)
-        for rank, narrative_id in enumerate(ids[begin:end], after.row_num + 1):
-            narrative = self._tables["source_narratives"][narrative_id]
-            result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
-            if _is_selected(result, selection, run_id):
+        items = list[WorkItem]()
+        for rank, narrative in self._ranked(experiment.cohort, after):
+            result = self._result(experiment, narrative)
+            is_sent = _is_asked(experiment, narrative) and not (result is None and _is_skipped(experiment, narrative))
+            if is_sent and _is_selected(result, selection, run_id):
                 items.append(_work_item(narrative, rank, replaces_error=result is not None))
                 if len(items) == limit:
                     break
         await self._pause()
         return items
 
+    def _ranked(self, cohort: Cohort, after: PageCursor) -> Iterator[tuple[int, Row]]:
+        """Rank and narrative of what comes after a narrative in the cohort."""
+        ids = self._tables["sources"].get(cohort.data_checksum, ())
+        begin, end = bisect_right(ids, after.narrative_id), bisect_right(ids, cohort.last_narrative_id)
+        for rank, narrative_id in enumerate(ids[begin:end], after.row_num + 1):
+            yield rank, self._tables["source_narratives"][narrative_id]
+
+    def _result(self, experiment: Experiment, narrative: Row) -> Row | None:
+        found: Row | None = self._tables["narrative_results"].get(key_of(experiment.experiment_id, narrative))
+        return found
+
+    async def load_skips(self, experiment: Experiment, *, after: PageCursor, limit: int) -> list[Skip]:
+        await self._pause()
+        return [
+            Skip(narrative_id=narrative["narrative_id"], row_num=rank, reason=SkipReason.PLACEHOLDER)
+            for rank, narrative in self._ranked(experiment.cohort, after)
+            if _is_placeholder(narrative) and self._result(experiment, narrative) is None
+        ][:limit]
+
+    async def load_copies(
+        self, experiment: Experiment, selection: Selection, *, after: PageCursor, limit: int
+    ) -> list[Copy]:
+        await self._pause()
+        copies = list[Copy]()
+        for rank, narrative in self._ranked(experiment.cohort, after):
+            if _is_first(narrative):
+                continue
+            original = self._result(experiment, self._tables["source_narratives"][narrative["same_text_as"]])
+            result = self._result(experiment, narrative)
+            if original is None or original["skip_reason"] is not None:
+                continue
+            if selection is not Selection.ERRORS if result is None else _is_behind(result, original):
+                copies.append(
+                    Copy(
+                        narrative_id=narrative["narrative_id"],
+                        row_num=rank,
+                        original_id=narrative["same_text_as"],
+                        error_category=original["error_category"],
+                        replaces_error=result is not None,
+                    )
+                )
+        return copies[:limit]
+
+    async def count_uncalled(self, experiment: Experiment, selection: Selection) -> UncalledCounts:
+        await self._pause()
+        n_to_skip = n_to_copy = 0
+        for _, narrative in self._ranked(experiment.cohort, PageCursor()):
+            result = self._result(experiment, narrative)
+            if result is None and selection is not Selection.ERRORS:
+                is_skipped = _is_skipped(experiment, narrative)
+                n_to_skip += is_skipped
+                n_to_copy += not is_skipped and not _is_asked(experiment, narrative)
+            if result is not None and result["error_occurred"] and result["copied_from"] is not None:
+                n_to_copy += selection is not Selection.MISSING or self._has_fallen_behind(experiment, result)
+        return UncalledCounts(n_to_skip=n_to_skip, n_to_copy=n_to_copy)
+
+    def _has_fallen_behind(self, experiment: Experiment, copy: Row) -> bool:
+        original = self._result(experiment, self._tables["source_narratives"][copy["copied_from"]])
+        return original is not None and _is_behind(copy, original)
+
     async def load_canaries(self, experiment: Experiment, *, limit: int) -> list[WorkItem]:
         await self._pause()
         cohort, items = experiment.cohort, list[WorkItem]()
         for narrative_id in self._tables["sources"].get(cohort.data_checksum, ()):
             narrative = self._tables["source_narratives"][narrative_id]
-            result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
-            if narrative_id <= cohort.last_narrative_id and result is not None and not result["error_occurred"]:
+            result = self._tables["narrative_results"].get(key_of(experiment.experiment_id, narrative))
+            was_asked = result is not None and result["copied_from"] is None and result["skip_reason"] is None
+            if narrative_id <= cohort.last_narrative_id and was_asked and not result["error_occurred"]:
                 items.append(replace(_work_item(narrative, 0, replaces_error=False), is_canary=True))
         return items[:limit]
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
         counts = await self.count_results(experiment)
         missing = counts.n_missing if selection is not Selection.ERRORS else 0
+        if selection is Selection.MISSING and experiment.asks_identical_once:
+            rows = await self._rows(experiment.experiment_id)
+            copied_errors = [row for row in rows if row["error_occurred"] and row["copied_from"] is not None]
+            missing += sum(self._has_fallen_behind(experiment, row) for row in copied_errors)
         return missing + (counts.n_errors if selection is not Selection.MISSING else 0)
 
     # --- writing ---
@@ -262,29 +340,38 @@ class MemoryStore:
     ) -> None:
         async with self._transaction() as draft:
             for message in messages:
+                if isinstance(message, Skip | Copy):
+                    continue
                 if isinstance(message, Serving):
-                    _insert_serving(draft, experiment_id, run_id, message)
+                    insert_serving(draft, experiment_id, run_id, message)
                     continue
                 if _is_canary(message):
-                    _insert_canary_answer(draft, experiment_id, run_id, message)
+                    insert_canary_answer(draft, experiment_id, run_id, message)
                     continue
                 attempt = message if isinstance(message, Attempt) else message.attempt
                 if attempt is not None:
-                    _insert_attempt(draft, experiment_id, run_id, attempt)
+                    insert_attempt(draft, experiment_id, run_id, attempt)
             await self._pause()
             if draft.get("experiments", experiment_id) is None:
                 raise StorageError("SQLite refuses (SQLITE_CONSTRAINT_FOREIGNKEY): FOREIGN KEY constraint failed")
             changes = Counter[str]()
             for message in messages:
-                if isinstance(message, Outcome) and not _is_canary(message):
-                    changes.update(_write_row(draft, experiment_id, run_id, message))
-                    await self._pause()
+                if isinstance(message, Skip):
+                    changes.update(write_skip(draft, experiment_id, run_id, message))
+                elif isinstance(message, Copy):
+                    changes.update(write_copy(draft, experiment_id, run_id, message))
+                elif isinstance(message, Outcome) and not _is_canary(message):
+                    changes.update(write_row(draft, experiment_id, run_id, message))
+                else:
+                    continue
+                await self._pause()
             experiment, run = draft.get("experiments", experiment_id), draft.get("runs", run_id)
             draft.update(
                 "experiments",
                 experiment_id,
                 n_narratives_processed=experiment["n_narratives_processed"] + changes["new_rows"],
                 n_narratives_completed=experiment["n_narratives_completed"] + changes["new_rows"],
+                n_narratives_skipped=experiment["n_narratives_skipped"] + changes["new_skips"],
                 n_errors=experiment["n_errors"] + changes["new_errors"] - changes["fewer_errors"],
                 last_progress_update=local_now(),
                 estimated_completion_time=mark.estimated_completion_time,
@@ -303,8 +390,14 @@ class MemoryStore:
     async def count_results(self, experiment: Experiment) -> ResultCounts:
         rows = await self._rows(experiment.experiment_id)
         n_errors = sum(row["error_occurred"] for row in rows)
-        n_total = experiment.cohort.n_narratives
-        return ResultCounts(n_total=n_total, n_success=len(rows) - n_errors, n_errors=n_errors)
+        n_skipped = sum(row["skip_reason"] is not None for row in rows)
+        return ResultCounts(
+            n_total=experiment.cohort.n_narratives,
+            n_success=len(rows) - n_errors - n_skipped,
+            n_errors=n_errors,
+            n_skipped=n_skipped,
+            n_copied=sum(row["copied_from"] is not None for row in rows),
+        )
 
     async def count_confusion(self, experiment_id: ExperimentId) -> ConfusionCounts:
         rows = [row for row in await self._rows(experiment_id) if not row["error_occurred"]]
@@ -359,16 +452,12 @@ class MemoryStore:
         for narrative_id in self._tables["sources"].get(experiment.cohort.data_checksum, ()):
             if narrative_id <= experiment.cohort.last_narrative_id:
                 narrative = self._tables["source_narratives"][narrative_id]
-                result = self._tables["narrative_results"].get(_key(experiment.experiment_id, narrative))
+                result = self._tables["narrative_results"].get(key_of(experiment.experiment_id, narrative))
                 yield _cohort_row(narrative, result)
 
     async def _rows(self, experiment_id: ExperimentId) -> list[Row]:
         await self._pause()
         return [row for key, row in self._tables["narrative_results"].items() if key[0] == experiment_id]
-
-
-def _key(experiment_id: str, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return experiment_id, row["incident_id"], row["narrative_type"]
 
 
 def _is_selected(result: Row | None, selection: Selection, run_id: RunId) -> bool:
@@ -378,53 +467,29 @@ def _is_selected(result: Row | None, selection: Selection, run_id: RunId) -> boo
     return selection is not Selection.MISSING and is_open_error
 
 
+def _is_placeholder(narrative: Row) -> bool:
+    return TextFlag.PLACEHOLDER in (narrative["text_flags"] or "").split(",")
+
+
+def _is_first(narrative: Row) -> bool:
+    return narrative["same_text_as"] is None
+
+
+def _is_skipped(experiment: Experiment, narrative: Row) -> bool:
+    return experiment.skips_placeholders and _is_placeholder(narrative)
+
+
+def _is_asked(experiment: Experiment, narrative: Row) -> bool:
+    """Whether it stands for its text: no other narrative is asked in its place."""
+    return not experiment.asks_identical_once or _is_first(narrative)
+
+
+def _is_behind(copy: Row, original: Row) -> bool:
+    return bool(copy["error_occurred"]) and original["run_id"] > copy["run_id"]
+
+
 def _is_canary(message: WriterMessage) -> bool:
     return isinstance(message, Outcome) and message.item.is_canary
-
-
-def _insert_serving(draft: Draft, experiment_id: ExperimentId, run_id: RunId, serving: Serving) -> None:
-    names = ("experiment_id", "run_id", "model", "system_fingerprint", "server", "first_seen_at")
-    values = dict(zip(names, serving_row(experiment_id, run_id, serving), strict=True))
-    key = tuple(values[name] for name in ("experiment_id", "model", "system_fingerprint", "server"))
-    if draft.get("servings", key) is None:
-        draft.fill("servings", key, values | {"serving_id": draft.next_number("servings")})
-
-
-def _insert_canary_answer(draft: Draft, experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> None:
-    values = dict(zip(_CANARY_COLUMNS, canary_row(experiment_id, run_id, outcome), strict=True))
-    number = draft.next_number("canary_answers")
-    draft.fill("canary_answers", number, values | {"canary_id": number})
-
-
-def _insert_attempt(draft: Draft, experiment_id: ExperimentId, run_id: RunId, attempt: Attempt) -> None:
-    values = dict(zip(_ATTEMPT_COLUMNS, attempt_row(experiment_id, run_id, attempt), strict=True))
-    number = draft.next_number("attempts")
-    draft.fill("attempts", number, values | {"attempt_id": number})
-    if attempt.error_category is not None:
-        key = (experiment_id, attempt.narrative_id)
-        draft.put("failed_calls", key, draft.get("failed_calls", key, 0) + 1)
-
-
-def _write_row(draft: Draft, experiment_id: ExperimentId, run_id: RunId, outcome: Outcome) -> Iterator[str]:
-    """Yields what the row counts for: `saved`, `new_rows`, `new_errors`."""
-    parameters, is_error = result_row(experiment_id, run_id, outcome)
-    row = dict(zip(RESULT_COLUMNS, parameters, strict=False))
-    key = _key(experiment_id, row)
-    n_failed = draft.get("failed_calls", (experiment_id, outcome.item.narrative_id), 0)
-    row |= {"first_error_message": row["error_message"], "attempt_count": n_failed + (not is_error)}
-    before = draft.get("narrative_results", key)
-    if before is None:
-        number = draft.next_number("narrative_results")
-        draft.fill("narrative_results", key, row | {"result_id": number})
-        yield from ("saved", "new_rows", *(("new_errors",) if is_error else ()))
-    elif outcome.item.replaces_error and before["error_occurred"]:
-        row["first_error_message"] = before["first_error_message"] or before["error_message"]
-        row["attempt_count"] = max(row["attempt_count"], before["attempt_count"] + 1)
-        kept = {name: before[name] for name in (*_KEPT, "result_id")}
-        draft.fill("narrative_results", key, row | kept)
-        yield "saved"
-        if not is_error:
-            yield "fewer_errors"
 
 
 def _work_item(row: Row, rank: int, *, replaces_error: bool) -> WorkItem:
@@ -462,6 +527,8 @@ def _experiment(row: Row) -> Experiment:
         config_json=row["config_json"],
         config_sha256=row["config_sha256"],
         log_dir=row["log_dir"],
+        skips_placeholders=bool(row["skip_placeholders"]),
+        asks_identical_once=bool(row["ask_identical_once"]),
         created_at=row["created_at"],
         columns=dict(row),
         answer_format=AnswerFormat(row["answer_format"]) if row.get("answer_format") else None,

@@ -12,16 +12,17 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
-from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, SCRUBS, SERVINGS, TABLES
+from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, SCREENINGS, SCRUBS, SERVINGS, TABLES
 
 Row = dict[str, Any]
 
 #: parents first
 COLUMNS = {**TABLES, "servings": SERVINGS, "canary_answers": CANARY_ANSWERS, "scrubs": SCRUBS}
+COLUMNS["screenings"] = SCREENINGS
 _TABLES = tuple(COLUMNS)
 #: what is kept beside the tables so that nothing has to be counted again: narrative by key, narratives of a source,
-#: failed calls of a narrative, the latest number of each table
-_INDEXES = ("narrative_ids", "sources", "failed_calls", "sequences")
+#: failed calls of a narrative, the screening in force of a source, the latest number of each table
+_INDEXES = ("narrative_ids", "sources", "failed_calls", "latest_screenings", "sequences")
 
 
 class Tables:

@@ -16,12 +16,13 @@ from narrun_async.caller import CallSpec
 from narrun_async.control import RunControl
 from narrun_async.errors import NarrunError
 from narrun_async.limits import LimitSettings
-from narrun_async.models import Experiment, ExperimentId, Outcome, Selection
+from narrun_async.models import Copy, Experiment, ExperimentId, Outcome, Selection, Skip
 from narrun_async.ports import Store
 from narrun_async.progress import Progress
 from narrun_async.prompting import RequestFields, RequestTemplate
 from narrun_async.retrying import RetryPolicy
 from narrun_async.runner import OUTCOME_QUEUE_ITEMS, Runner, RunResult, RunSettings
+from narrun_async.screening import ScreeningRules
 from narrun_async.stores.sqlite.invariants import INVARIANTS
 from narrun_async.writer import BatchPolicy
 from virtual.databases import VirtualDatabase
@@ -40,6 +41,7 @@ ORACLE_COLUMNS = (
     *("error_occurred", "error_category", "error_message", "prompt_tokens", "completion_tokens", "tokens_used"),
     *("is_true_positive", "is_true_negative", "is_false_positive", "is_false_negative"),
     *("finish_reason", "response_model", "system_fingerprint", "parse_method", "cached_tokens", "reasoning_tokens"),
+    *("skip_reason", "copied_from"),
 )
 
 
@@ -95,6 +97,8 @@ class World:
     life: Life = field(init=False, repr=False)
     #: keys of rows that a run was told are saved: `write_batch` had returned
     acknowledged: set[tuple[str, str, str]] = field(default_factory=set)
+    #: narrative → its key, of the sources of all experiments
+    keys: dict[int, tuple[str, str]] = field(default_factory=dict)
     _untrue: list[str] = field(default_factory=list)
 
     # --- outside of runs ---
@@ -108,13 +112,25 @@ class World:
 
         return VirtualLoop(0).run(asking())
 
-    def create(self, narratives: Any = 12, *, number: int = 1, max_narratives: int | None = None) -> Experiment:
-        """Load a source, if it is new, and freeze an experiment over it."""
+    def create(
+        self,
+        narratives: Any = 12,
+        *,
+        number: int = 1,
+        max_narratives: int | None = None,
+        rules: ScreeningRules | None = None,
+        **columns: Any,
+    ) -> Experiment:
+        """Load a source, if it is new, and freeze an experiment over it.
+
+        :param rules: screen the source by these
+        :param columns: of the experiment's row
+        """
         source = self.build.source(narratives)
 
         async def creating(store: Store) -> Experiment:
             if await store.find_source(checksums=[source.checksum]) is None:
-                await store.add_source(source, on_conflict="error")
+                await store.add_source(source, on_conflict="error", rules=rules)
             cohort = await store.load_cohort(source.checksum, max_narratives=max_narratives)
             new = self.build.new_experiment(
                 number,
@@ -123,11 +139,17 @@ class World:
                 n_narratives_total=cohort.n_narratives,
                 config_json=CONFIG_JSON,
                 config_sha256=CONFIG_SHA256,
+                **columns,
             )
             await store.create_experiment(new)
             return await store.load_experiment(new.experiment_id)
 
         self.experiment = self.ask(creating)
+        with self.database.reading() as db:
+            for narrative_id, *key in db.execute(
+                "SELECT narrative_id, incident_id, narrative_type FROM source_narratives"
+            ):
+                self.keys[narrative_id] = (key[0], key[1])
         return self.experiment
 
     # --- runs ---
@@ -156,7 +178,7 @@ class World:
 
         async def living() -> RunResult:
             async with self.database.open(random.Random(seed + 2)) as store:
-                reporting = _Reporting(store, self.acknowledged)
+                reporting = _Reporting(store, self.acknowledged, self.keys)
                 life.runner = self._runner(reporting, provider, worked_on, loop, rng)
                 start = self.build.run_start(worked_on, selection)
                 beside = watch(loop) if watch else _nothing
@@ -256,9 +278,12 @@ async def _nothing(progress: Progress, control: RunControl) -> None:
 class _Reporting:
     """A store that notes what its `write_batch` has said is on disk."""
 
-    def __init__(self, store: Store, acknowledged: set[tuple[str, str, str]]) -> None:
+    def __init__(
+        self, store: Store, acknowledged: set[tuple[str, str, str]], keys: Mapping[int, tuple[str, str]]
+    ) -> None:
         self._store = store
         self._acknowledged = acknowledged
+        self._keys = keys
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -269,4 +294,7 @@ class _Reporting:
             (experiment_id, one.item.incident_id, one.item.narrative_type)
             for one in messages
             if isinstance(one, Outcome)
+        )
+        self._acknowledged.update(
+            (experiment_id, *self._keys[one.narrative_id]) for one in messages if isinstance(one, Skip | Copy)
         )

@@ -132,6 +132,8 @@ def _experiment(row: sqlite3.Row) -> Experiment:
         config_json=row["config_json"],
         config_sha256=row["config_sha256"],
         log_dir=row["log_dir"],
+        skips_placeholders=bool(row["skip_placeholders"]),
+        asks_identical_once=bool(row["ask_identical_once"]),
         created_at=row["created_at"] or "",
         columns=dict(row),
         answer_format=_answer_format(row["answer_format"]),

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from narrun_async.models import BatchState, ErrorCategory, ExperimentStatus
+from narrun_async.models import BatchState, ErrorCategory, ExperimentStatus, SkipReason
+from narrun_async.stores.sqlite.statements import COPIED_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +96,19 @@ FROM counted WHERE n_results + n_remaining IS NOT n_total
 
 _SUCCESS = """
 r.error_occurred = 0 AND r.detected IN (0, 1) AND r.error_category IS NULL AND r.error_message IS NULL
-AND (r.confidence IS NULL OR r.confidence BETWEEN 0 AND 1)
+AND (r.confidence IS NULL OR r.confidence BETWEEN 0 AND 1) AND r.skip_reason IS NULL
 """
-_ERROR = "r.error_occurred = 1 AND TRIM(r.error_category) <> '' AND r.detected IS NULL AND r.confidence IS NULL"
-_SUCCESS_OR_ERROR = f"""
+_ERROR = """
+r.error_occurred = 1 AND TRIM(r.error_category) <> '' AND r.detected IS NULL AND r.confidence IS NULL
+AND r.skip_reason IS NULL
+"""
+_SKIP = f"""
+r.skip_reason IN ({_quoted(tuple(SkipReason))}) AND r.error_occurred = 0 AND r.detected IS NULL
+AND r.confidence IS NULL AND r.error_category IS NULL AND r.error_message IS NULL AND r.copied_from IS NULL
+"""
+_SUCCESS_ERROR_OR_SKIP = f"""
 SELECT {_RESULT} AS place, {_OF_ROW} AS is_inherited FROM narrative_results AS r
-WHERE {_RESULT_IN_SCOPE} AND NOT COALESCE({_SUCCESS}, 0) AND NOT COALESCE({_ERROR}, 0)
+WHERE {_RESULT_IN_SCOPE} AND NOT COALESCE({_SUCCESS}, 0) AND NOT COALESCE({_ERROR}, 0) AND NOT COALESCE({_SKIP}, 0)
 """
 
 
@@ -155,10 +163,18 @@ SELECT {_RESULT} || ': no call in the ledger' AS place, 0 AS is_inherited
 FROM narrative_results AS r
 CROSS JOIN source_narratives AS s ON s.incident_id = r.incident_id AND s.narrative_type = r.narrative_type
 LEFT JOIN calls ON calls.experiment_id = r.experiment_id AND calls.narrative_id = s.narrative_id
-WHERE {_RESULT_IN_SCOPE} AND r.run_id IS NOT NULL AND (
+WHERE {_RESULT_IN_SCOPE} AND r.run_id IS NOT NULL AND r.skip_reason IS NULL AND r.copied_from IS NULL AND (
     (r.error_occurred = 0 AND calls.success_id IS NULL)
     OR (r.error_occurred = 1 AND COALESCE(r.error_category, '') NOT IN ({_quoted(_WITHOUT_A_CALL)})
         AND COALESCE(calls.n_failed, 0) = 0))
+UNION ALL
+SELECT {_RESULT} || ': it was called for, and its row says that it was not', 0
+FROM experiments AS e
+CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+CROSS JOIN source_narratives AS s ON s.incident_id = r.incident_id AND s.narrative_type = r.narrative_type
+JOIN calls ON calls.experiment_id = r.experiment_id AND calls.narrative_id = s.narrative_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND (e.skip_placeholders = 1 OR e.ask_identical_once = 1)
+    AND (r.skip_reason IS NOT NULL OR r.copied_from IS NOT NULL)
 UNION ALL
 SELECT a.experiment_id || ' narrative ' || a.narrative_id || ': call ' || a.attempt_id || ' came after its success', 0
 FROM calls
@@ -195,6 +211,7 @@ _RUNNING_COUNTERS = {
 }
 #: likewise, counted when a run ends
 _FINAL_COUNTERS = {
+    "n_narratives_skipped": "n_skipped",
     "n_positive_detected": "n_detected",
     "n_negative_detected": "n_not_detected",
     "n_true_positive": "n_tp",
@@ -207,7 +224,7 @@ _FINAL_COUNTERS = {
 
 
 def _counters() -> str:
-    names = ("n_rows", "n_error_rows", "n_detected", "n_not_detected", "n_tp", "n_fp", "n_fn", "n_tn")
+    names = ("n_rows", "n_error_rows", "n_skipped", "n_detected", "n_not_detected", "n_tp", "n_fp", "n_fn", "n_tn")
     counted = ", ".join(f"COALESCE(a.{name}, 0) AS {name}" for name in names)
     place = "experiment_id || ': {kept} is ' || COALESCE({kept}, 'empty') || ', the rows say ' || ({counted})"
     running = [
@@ -223,7 +240,7 @@ def _counters() -> str:
     return f"""
 WITH actual AS (
     SELECT r.experiment_id, COUNT(*) AS n_rows, SUM(r.error_occurred = 1) AS n_error_rows,
-           SUM(r.detected = 1) AS n_detected, SUM(r.detected = 0) AS n_not_detected,
+           COUNT(r.skip_reason) AS n_skipped, SUM(r.detected = 1) AS n_detected, SUM(r.detected = 0) AS n_not_detected,
            SUM(r.is_true_positive) FILTER (WHERE r.error_occurred = 0) AS n_tp,
            SUM(r.is_false_positive) FILTER (WHERE r.error_occurred = 0) AS n_fp,
            SUM(r.is_false_negative) FILTER (WHERE r.error_occurred = 0) AS n_fn,
@@ -268,6 +285,36 @@ WHERE {_EXPERIMENT_IN_SCOPE} AND e.n_requests <> (
     SELECT COUNT(*) FROM batch_items AS i WHERE i.batch_id = e.batch_id)
 """
 
+_WITHOUT_LEAVE = f"""
+SELECT {_RESULT} || ': skipped, and its experiment skips nothing' AS place, 0 AS is_inherited
+FROM experiments AS e CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.skip_placeholders IS NOT 1 AND r.skip_reason IS NOT NULL
+UNION ALL
+SELECT {_RESULT} || ': a copy, and its experiment asks every narrative', 0
+FROM experiments AS e CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.ask_identical_once IS NOT 1 AND r.copied_from IS NOT NULL
+"""
+
+# A killed run can leave a copied error behind its original, which was asked again; the next run brings it up to that.
+_COPIES = f"""
+SELECT {_RESULT} || ': ' || CASE
+           WHEN o.result_id IS NULL THEN 'there is no row of the narrative that it is a copy of'
+           WHEN f.text_sha256 IS NOT s.text_sha256 THEN 'its text is not that of the narrative that it is a copy of'
+           WHEN o.copied_from IS NOT NULL OR o.skip_reason IS NOT NULL THEN 'a copy of a row that nobody asked for'
+           ELSE 'it differs from the row that it is a copy of' END AS place, 0 AS is_inherited
+FROM experiments AS e
+CROSS JOIN narrative_results AS r ON r.experiment_id = e.experiment_id
+LEFT JOIN source_narratives AS s ON s.incident_id = r.incident_id AND s.narrative_type = r.narrative_type
+LEFT JOIN source_narratives AS f ON f.narrative_id = r.copied_from
+LEFT JOIN narrative_results AS o
+    ON o.experiment_id = r.experiment_id AND o.incident_id = f.incident_id AND o.narrative_type = f.narrative_type
+WHERE {_EXPERIMENT_IN_SCOPE} AND e.ask_identical_once = 1 AND r.copied_from IS NOT NULL AND (
+    o.result_id IS NULL OR f.text_sha256 IS NOT s.text_sha256 OR o.copied_from IS NOT NULL OR o.skip_reason IS NOT NULL
+    OR (({" OR ".join(f"r.{name} IS NOT o.{name}" for name in COPIED_COLUMNS)})
+        AND NOT (r.error_occurred = 1 AND o.run_id > r.run_id
+                 AND e.status <> '{ExperimentStatus.COMPLETED.value}')))
+"""
+
 _REMARKS = {"I11": _NOT_COMPARED}
 
 INVARIANTS = tuple(
@@ -277,14 +324,16 @@ INVARIANTS = tuple(
         ("I2", "no narrative has two rows in one experiment", _ONE_ROW_A_KEY),
         ("I3", "no result lies outside its experiment's frozen cohort", _IN_COHORT),
         ("I4", "results and remaining narratives make up the total", _NOTHING_LOST),
-        ("I5", "every row is a full success or a categorised error", _SUCCESS_OR_ERROR),
+        ("I5", "every row is a full success, a categorised error or a skip with its reason", _SUCCESS_ERROR_OR_SKIP),
         ("I6", "ids are text, detected is an integer, confidence a number", _STORAGE_TYPES),
         ("I7", "the status is true: completed only when nothing is missing, errors are counted", _STATUS_IS_TRUE),
         ("I8", "the stored settings have the hash that was stored with them", _SETTINGS_HASH),
-        ("I10", "every result has its calls in the ledger, and none came after a success", _LEDGER),
+        ("I10", "every result that was asked for has its calls in the ledger, none after a success", _LEDGER),
         ("I11", "every narrative's text has the hash recorded when it was loaded", _TEXT_HASH),
         ("I13", "the counters of the experiments equal the rows", _counters()),
         ("I14", "no run ended before it began, no duration is negative", _TIMES),
+        ("I20", "nothing is skipped or copied where every narrative is to be asked", _WITHOUT_LEAVE),
+        ("I21", "a copy equals the row of the narrative that was asked, whose text it has", _COPIES),
         ("I22", "no narrative is in two open batches, and every batch knows its narratives", _BATCHES),
     )
 )

@@ -30,6 +30,8 @@ SOURCE_NARRATIVES = {
     "data_checksum": "TEXT",
     "loaded_at": "TEXT",
     "text_sha256": "TEXT",
+    "text_flags": "TEXT",  # '' or names of `TextFlag`, separated by commas; NULL: nobody has looked
+    "same_text_as": "INTEGER",  # the first narrative of the source with this text, where that is another one
 }
 
 EXPERIMENTS = {
@@ -93,6 +95,9 @@ EXPERIMENTS = {
     "sweep_settings": "TEXT",
     # `response_format: auto`: what the endpoint was found to obey, and every later run asks for
     "answer_format": "TEXT",
+    "skip_placeholders": "INTEGER",
+    "ask_identical_once": "INTEGER",
+    "placeholder_rules": "TEXT",
 }
 
 NARRATIVE_RESULTS = {
@@ -133,6 +138,8 @@ NARRATIVE_RESULTS = {
     "cached_tokens": "INTEGER",
     "reasoning_tokens": "INTEGER",
     "run_id": "INTEGER REFERENCES runs(run_id)",
+    "skip_reason": "TEXT",
+    "copied_from": "INTEGER",  # narrative_id of the one that was asked
 }
 
 # One row a process life. Times are UTC, ISO 8601; runtime_s is monotonic and advances with every commit, so that a
@@ -324,6 +331,20 @@ BATCH_ITEMS = {
     "replaces_error": "INTEGER NOT NULL",
 }
 
+# One row a look at all texts of a data source; the latest one of it is in force.
+SCREENINGS = {
+    "screening_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "data_checksum": "TEXT NOT NULL",
+    "rules_name": "TEXT NOT NULL",
+    "rules_sha256": "TEXT NOT NULL",
+    "screened_at": "TEXT NOT NULL",
+    "n_screened": "INTEGER NOT NULL",
+    "n_placeholder": "INTEGER NOT NULL",
+    "n_near_empty": "INTEGER NOT NULL",
+    "n_truncated": "INTEGER NOT NULL",
+    "n_identical": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -334,7 +355,11 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 
 OUR_TABLES = frozenset(
-    {*TABLES, "servings", "canary_answers", "scrubs", "prompts", "sweeps", "batches", "batch_items", *REVIEW_TABLES}
+    {
+        *TABLES,
+        *REVIEW_TABLES,
+        *("servings", "canary_answers", "scrubs", "prompts", "sweeps", "batches", "batch_items", "screenings"),
+    }
 )
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
@@ -348,6 +373,17 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS attempts_failed ON attempts(experiment_id, narrative_id)"
     " WHERE error_category IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS runs_experiment ON runs(experiment_id)",
+)
+
+#: of few rows each, or of none
+SCREENING_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS source_narratives_flagged ON source_narratives(data_checksum) WHERE text_flags <> ''",
+    "CREATE INDEX IF NOT EXISTS source_narratives_repeats ON source_narratives(data_checksum)"
+    " WHERE same_text_as IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS narrative_results_skipped ON narrative_results(experiment_id)"
+    " WHERE skip_reason IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS narrative_results_copied ON narrative_results(experiment_id)"
+    " WHERE copied_from IS NOT NULL",
 )
 
 Migration = Callable[[aiosqlite.Connection, Path], Awaitable[None]]
@@ -444,6 +480,15 @@ async def _add_answer_format(connection: aiosqlite.Connection, path: Path) -> No
     await _add_missing_columns(connection, "experiments", {"answer_format": EXPERIMENTS["answer_format"]})
 
 
+async def _add_screening(connection: aiosqlite.Connection, path: Path) -> None:
+    """Only room for it: looking at a million texts takes 13 s and as much disk again, and most never need it."""
+    for table in ("source_narratives", "experiments", "narrative_results"):
+        await _add_missing_columns(connection, table, TABLES[table])
+    await _create_tables(connection, {"screenings": SCREENINGS})
+    for statement in SCREENING_INDEXES:
+        await connection.execute(statement)
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -466,6 +511,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_reviews,
     _add_batches,
     _add_answer_format,
+    _add_screening,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

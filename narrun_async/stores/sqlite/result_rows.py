@@ -9,7 +9,18 @@ import json
 from datetime import datetime, timedelta
 
 from narrun_async.clock import local_text, utc_now, utc_text
-from narrun_async.models import Attempt, Detection, ErrorCategory, ExperimentId, Failure, Outcome, RunId, Serving
+from narrun_async.models import (
+    Attempt,
+    Copy,
+    Detection,
+    ErrorCategory,
+    ExperimentId,
+    Failure,
+    Outcome,
+    RunId,
+    Serving,
+    Skip,
+)
 
 #: the four `is_…` columns where there is nothing to compare: unlabelled, or an error
 _UNJUDGED = (None, None, None, None)
@@ -98,6 +109,16 @@ def serving_row(experiment_id: ExperimentId, run_id: RunId, serving: Serving) ->
     """Parameters of `INSERT_SERVING`."""
     said = (serving.model or "", serving.system_fingerprint or "", serving.server or "")
     return (experiment_id, run_id, *said, utc_text(utc_now()))
+
+
+def skip_row(experiment_id: ExperimentId, run_id: RunId, skip: Skip) -> tuple[object, ...]:
+    """Parameters of `INSERT_SKIP`."""
+    return (experiment_id, skip.narrative_id, skip.row_num, skip.reason, local_text(utc_now()), run_id)
+
+
+def copy_row(experiment_id: ExperimentId, run_id: RunId, copy: Copy) -> tuple[object, ...]:
+    """Parameters of `INSERT_COPY` and `REPLACE_COPY`."""
+    return (experiment_id, copy.narrative_id, copy.original_id, copy.row_num, local_text(utc_now()), run_id)
 
 
 def _answer_columns(outcome: Outcome) -> tuple[object, ...]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from itertools import islice
 
 import aiosqlite
 import anyio
 
-from narrun_async.clock import local_now
+from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import BadInputError
-from narrun_async.models import Cohort, DataSource, IngestReport, NarrativeId, SourceNarrative
+from narrun_async.models import Cohort, DataSource, FlagCounts, IngestReport, NarrativeId, Screening, SourceNarrative
 from narrun_async.ports import ConflictRule, NarrativeSource
+from narrun_async.screening import ScreeningRules, flags_text
 from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.database import Database, Parameters
 
@@ -20,6 +23,8 @@ from narrun_async.stores.sqlite.database import Database, Parameters
 CHUNK_ROWS = 500
 #: ids listed in an error before it says "and N more"
 LISTED_CONFLICTS = 10
+#: where a whole source is meant
+_LAST_OF_ALL = (1 << 63) - 1
 
 
 class SourcesPart(Database):
@@ -48,27 +53,91 @@ class SourcesPart(Database):
             n_narratives=row["n_narratives"],
         )
 
-    async def add_source(self, source: NarrativeSource, *, on_conflict: ConflictRule) -> IngestReport:
+    async def add_source(
+        self, source: NarrativeSource, *, on_conflict: ConflictRule, rules: ScreeningRules | None = None
+    ) -> IngestReport:
         with self.wrap_errors():
-            writer = self.writer
-            await writer.execute(statements.CREATE_INCOMING)
-            await writer.execute(statements.CLEAR_INCOMING)
-            # Not `transaction()`: a long file must stay interruptible, so only the rollback is shielded.
-            await writer.execute("BEGIN IMMEDIATE")
-            try:
+            await self.writer.execute(statements.CREATE_INCOMING)
+            await self.writer.execute(statements.CLEAR_INCOMING)
+            async with self._long_transaction() as writer:
                 last_known_id = (await self.fetch_exactly_one(statements.MAX_NARRATIVE_ID, {}))[0]
-                await _insert_narratives(writer, source)
-                report = await self._judge_incoming(source, on_conflict, last_known_id)
-                await writer.execute("COMMIT")
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    if writer.in_transaction:
-                        await writer.execute("ROLLBACK")
-                raise
-        return report
+                await _insert_narratives(writer, source, rules)
+                return await self._judge_incoming(source, on_conflict, last_known_id, rules)
+
+    @asynccontextmanager
+    async def _long_transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Not `transaction()`: what takes a minute must stay interruptible, so only the rollback is shielded."""
+        writer = self.writer
+        await writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield writer
+            await writer.execute("COMMIT")
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                if writer.in_transaction:
+                    await writer.execute("ROLLBACK")
+            raise
+
+    # --- screening ---
+
+    async def screen_source(self, checksum: str, rules: ScreeningRules) -> Screening:
+        """20 s for a million texts, half of them for writing flags where there were none."""
+        latest = await self.load_screening(checksum)
+        with self.wrap_errors():
+            async with self._long_transaction() as writer:
+                n_changed = await self._flag_texts(checksum, rules)
+                n_changed += (await writer.execute(statements.MARK_REPEATS, {"checksum": checksum or None})).rowcount
+                if latest is not None and latest.rules_sha256 == rules.sha256 and not n_changed:
+                    return latest
+                n_screened = (
+                    await self._fetch_in_transaction(statements.COUNT_SCREENED, {"checksum": checksum or None})
+                )[0]
+                return await self._record_screening(checksum, rules, n_screened=n_screened)
+
+    async def load_screening(self, checksum: str) -> Screening | None:
+        row = await self.fetch_one(statements.LOAD_SCREENING, {"checksum": checksum})
+        return Screening(**dict(row)) if row else None
+
+    async def count_flags(self, cohort: Cohort) -> FlagCounts | None:
+        if await self.load_screening(cohort.data_checksum) is None:
+            return None
+        parameters = {"checksum": cohort.data_checksum or None, "last_narrative_id": cohort.last_narrative_id}
+        return FlagCounts(**dict(await self.fetch_exactly_one(statements.COUNT_FLAGS, parameters)))
+
+    async def _flag_texts(self, checksum: str, rules: ScreeningRules) -> int:
+        """:returns: how many have other flags than before"""
+        parameters = {"checksum": checksum or None, "limit": CHUNK_ROWS, "after": 0}
+        n_changed = 0
+        while rows := list(await self.writer.execute_fetchall(statements.PAGE_TEXTS, parameters)):
+            found = [(flags_text(rules.flags_of(text)), narrative_id) for narrative_id, text, _ in rows]
+            changed = [new for new, (*_, stored) in zip(found, rows, strict=True) if new[0] != stored]
+            await self.writer.executemany(statements.SET_FLAGS, changed)
+            n_changed += len(changed)
+            parameters["after"] = rows[-1]["narrative_id"]
+        return n_changed
+
+    async def _record_screening(self, checksum: str, rules: ScreeningRules, *, n_screened: int) -> Screening:
+        """Count what the open transaction has flagged, and note it."""
+        whole = {"checksum": checksum or None, "last_narrative_id": _LAST_OF_ALL}
+        counts = dict(await self._fetch_in_transaction(statements.COUNT_FLAGS, whole))
+        screening = Screening(
+            rules_name=rules.name,
+            rules_sha256=rules.sha256,
+            screened_at=utc_text(utc_now()),
+            n_screened=n_screened,
+            **counts,
+        )
+        await self.writer.execute(statements.INSERT_SCREENING, asdict(screening) | {"checksum": checksum})
+        return screening
+
+    # --- loading ---
 
     async def _judge_incoming(
-        self, source: NarrativeSource, on_conflict: ConflictRule, last_known_id: int
+        self,
+        source: NarrativeSource,
+        on_conflict: ConflictRule,
+        last_known_id: int,
+        rules: ScreeningRules | None,
     ) -> IngestReport:
         incoming = await self._fetch_in_transaction(statements.COUNT_INCOMING, {})
         if not incoming["n_rows"]:
@@ -81,7 +150,7 @@ class SourcesPart(Database):
         known = await self._fetch_in_transaction(statements.COUNT_KNOWN, {"last_known_id": last_known_id})
         if known["n_known"]:
             return await self._report_known(source, n_keys=incoming["n_keys"], known=known)
-        return await self._report_loaded(source, incoming)
+        return await self._report_loaded(source, incoming, rules)
 
     async def _refuse_conflicts(self, source: NarrativeSource) -> None:
         count = (await self._fetch_in_transaction(statements.COUNT_CONFLICTS, {}))[0]
@@ -103,20 +172,29 @@ class SourcesPart(Database):
                 row = await self._fetch_in_transaction(statements.FIND_KNOWN_SOURCE, {})
                 # A part of a source, or parts of several, would be another cohort than the one asked for.
                 if row["n_narratives"] == n_keys:
-                    return IngestReport(source=_data_source(row), loaded=False, summary=source.summary())
+                    stored = _data_source(row)
+                    screening = await self.load_screening(stored.checksum)
+                    return IngestReport(source=stored, loaded=False, screening=screening, summary=source.summary())
         raise BadInputError(
             f"{source.path}: {known['n_known']} of its {n_keys} narratives are in the database already"
             f" ({known['n_equal']} with the same text), so it is neither the same file nor a new one",
             advice="use another --db for this file",
         )
 
-    async def _report_loaded(self, source: NarrativeSource, incoming: sqlite3.Row) -> IngestReport:
+    async def _report_loaded(
+        self, source: NarrativeSource, incoming: sqlite3.Row, rules: ScreeningRules | None
+    ) -> IngestReport:
         checksum = {"checksum": source.checksum}
         stored = await self._fetch_in_transaction(statements.FIND_SOURCE, checksum)
         kinds = await self._fetch_in_transaction(statements.SUMMARISE_SOURCE, checksum)
+        screening = None
+        if rules is not None:
+            await self.writer.execute(statements.MARK_REPEATS, checksum)
+            screening = await self._record_screening(source.checksum, rules, n_screened=stored["n_narratives"])
         return IngestReport(
             source=_data_source(stored),
             loaded=True,
+            screening=screening,
             summary=source.summary(),
             n_cme=kinds["n_cme"],
             n_le=kinds["n_le"],
@@ -134,7 +212,9 @@ class SourcesPart(Database):
         return row
 
 
-async def _insert_narratives(writer: aiosqlite.Connection, source: NarrativeSource) -> None:
+async def _insert_narratives(
+    writer: aiosqlite.Connection, source: NarrativeSource, rules: ScreeningRules | None
+) -> None:
     loaded_at = local_now()
     for chunk in _chunked(source.iter_narratives()):
         await writer.executemany(
@@ -154,6 +234,7 @@ async def _insert_narratives(writer: aiosqlite.Connection, source: NarrativeSour
                     source.checksum,
                     loaded_at,
                     one.text_sha256,
+                    None if rules is None else flags_text(rules.flags_of(one.narrative_text)),
                 )
                 for one in chunk
             ],
