@@ -27,6 +27,7 @@ from narrun_async.models import (
     Experiment,
     ExperimentId,
     FlagCounts,
+    IngestRecord,
     IngestReport,
     InvariantFinding,
     LabelImport,
@@ -389,6 +390,9 @@ class BatchStore(Protocol):
 
 class ReportStore(Protocol):
     """What a report needs beside the results; apart from `Store`, because no run does."""
+
+    async def load_ingest(self, checksum: str) -> IngestRecord | None:
+        """What the file of a data source held besides its narratives; None where nobody noted it."""
 
     def iter_calls(self, experiment_id: ExperimentId) -> AsyncIterator[CallRecord]:
         """Every call of the ledger, in the order in which their ends were stored."""

@@ -135,6 +135,8 @@ def make_material(
             n_narratives=len(rows),
             loaded_at="2026-03-03 10:00:00",
         ),
+        ingest=None,
+        screening=None,
         canaries=CanaryCounts(),
         prompt_tokens=12_000,
         completion_tokens=3_000,

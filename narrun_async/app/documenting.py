@@ -85,6 +85,8 @@ async def gather_material(database: Path, request: ReportRequest) -> ReportMater
             status=shown_status(experiment.status, database_in_use=in_use),
             is_simulated=is_simulated(experiment),
             source=await _source_of(store, experiment),
+            ingest=await store.load_ingest(experiment.cohort.data_checksum),
+            screening=await store.load_screening(experiment.cohort.data_checksum),
             canaries=await store.count_canaries(experiment_id),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

@@ -74,6 +74,7 @@ from narrun_async.models.reviews import (
 )
 from narrun_async.models.sources import (
     DataSource,
+    IngestRecord,
     IngestReport,
     Screening,
     SourceNarrative,
@@ -112,6 +113,7 @@ __all__ = [
     "FilledWorkbook",
     "FlagCounts",
     "FoundFiles",
+    "IngestRecord",
     "IngestReport",
     "InvariantFinding",
     "Label",

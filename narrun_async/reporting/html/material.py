@@ -14,7 +14,9 @@ from narrun_async.models import (
     DataSource,
     Experiment,
     ExperimentStatus,
+    IngestRecord,
     RunRecord,
+    Screening,
     ScrubRecord,
     ServingUse,
 )
@@ -66,6 +68,10 @@ class ReportMaterial:
     status: ExperimentStatus
     is_simulated: bool
     source: DataSource | None
+    #: None where the file was loaded before anybody noted it
+    ingest: IngestRecord | None
+    #: by which placeholders were known; None where nobody looked
+    screening: Screening | None
     canaries: CanaryCounts
     #: of all calls, failed ones included
     prompt_tokens: int

@@ -31,6 +31,7 @@ SOURCE_NARRATIVES = {
     "loaded_at": "TEXT",
     "text_sha256": "TEXT",
     "text_flags": "TEXT",  # '' or names of `TextFlag`, separated by commas; NULL: nobody has looked
+    "incident_year": "INTEGER",  # NULL: the file did not say, or nobody read it when the file was loaded
     "same_text_as": "INTEGER",  # the first narrative of the source with this text, where that is another one
 }
 
@@ -345,6 +346,19 @@ SCREENINGS = {
     "n_identical": "INTEGER NOT NULL",
 }
 
+# One row a file that was loaded: what it held besides the narratives that are in the database.
+INGESTS = {
+    "ingest_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "data_checksum": "TEXT NOT NULL",
+    "ingested_at": "TEXT NOT NULL",
+    "n_cases": "INTEGER NOT NULL",
+    "n_blank": "INTEGER NOT NULL",
+    "n_blank_ids": "INTEGER NOT NULL",
+    "n_texts_repaired": "INTEGER NOT NULL",
+    "n_duplicates": "INTEGER NOT NULL",
+    "n_conflicts_dropped": "INTEGER NOT NULL",
+}
+
 #: what step 1 makes or adopts
 TABLES: Mapping[str, Mapping[str, str]] = {
     "source_narratives": SOURCE_NARRATIVES,
@@ -359,6 +373,7 @@ OUR_TABLES = frozenset(
         *TABLES,
         *REVIEW_TABLES,
         *("servings", "canary_answers", "scrubs", "prompts", "sweeps", "batches", "batch_items", "screenings"),
+        "ingests",
     }
 )
 
@@ -489,6 +504,11 @@ async def _add_screening(connection: aiosqlite.Connection, path: Path) -> None:
         await connection.execute(statement)
 
 
+async def _add_ingests_and_years(connection: aiosqlite.Connection, path: Path) -> None:
+    await _add_missing_columns(connection, "source_narratives", SOURCE_NARRATIVES)
+    await _create_tables(connection, {"ingests": INGESTS})
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -512,6 +532,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_batches,
     _add_answer_format,
     _add_screening,
+    _add_ingests_and_years,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

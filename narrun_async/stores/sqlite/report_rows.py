@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
-from narrun_async.models import AnswerIndicators, CallRecord, ExperimentId, Serving, ServingUse
+from narrun_async.models import AnswerIndicators, CallRecord, ExperimentId, IngestRecord, Serving, ServingUse
 from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.connection import wrap_sqlite_errors
 from narrun_async.stores.sqlite.database import Database
@@ -16,6 +16,10 @@ _CHUNK_ROWS = 5000
 
 class ReportPart(Database):
     """`ports.ReportStore`."""
+
+    async def load_ingest(self, checksum: str) -> IngestRecord | None:
+        row = await self.fetch_one(statements.LOAD_INGEST, {"checksum": checksum})
+        return IngestRecord(**dict(row)) if row else None
 
     async def iter_calls(self, experiment_id: ExperimentId) -> AsyncIterator[CallRecord]:
         with wrap_sqlite_errors(self.path):

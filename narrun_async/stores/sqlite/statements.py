@@ -32,9 +32,16 @@ INSERT_INCOMING = "INSERT INTO incoming VALUES (?, ?, ?, ?)"
 
 INSERT_SOURCE_NARRATIVE = """
 INSERT INTO source_narratives (incident_id, narrative_type, narrative_text, manual_flag_ind, manual_flag,
-                               data_source, data_checksum, loaded_at, text_sha256, text_flags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                               data_source, data_checksum, loaded_at, text_sha256, text_flags, incident_year)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (incident_id, narrative_type) DO NOTHING
+"""
+
+INSERT_INGEST = """
+INSERT INTO ingests (data_checksum, ingested_at, n_cases, n_blank, n_blank_ids, n_texts_repaired, n_duplicates,
+                     n_conflicts_dropped)
+VALUES (:checksum, :ingested_at, :n_cases, :n_blank, :n_blank_ids, :n_texts_repaired, :n_duplicates,
+        :n_conflicts_dropped)
 """
 
 MAX_NARRATIVE_ID = "SELECT COALESCE(MAX(narrative_id), 0) FROM source_narratives"
@@ -622,7 +629,7 @@ _COHORT_COLUMNS = """
     CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
          WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND r.skip_reason IS NULL THEN 'no_verdict'
     END AS error_category,
-    r.skip_reason, r.copied_from
+    r.skip_reason, r.copied_from, s.incident_year
 """
 
 ITER_COHORT = f"""
@@ -650,6 +657,11 @@ CROSS JOIN narrative_results AS r ON r.result_id = ordered.result_id
 """
 
 # --- the report -------------------------------------------------------------------------------------------------------
+
+LOAD_INGEST = """
+SELECT n_cases, n_blank, n_blank_ids, n_texts_repaired, n_duplicates, n_conflicts_dropped
+FROM ingests WHERE data_checksum = :checksum ORDER BY ingest_id LIMIT 1
+"""
 
 ITER_CALLS = """
 SELECT run_id, started_at, duration_s, error_category FROM attempts WHERE experiment_id = :experiment_id

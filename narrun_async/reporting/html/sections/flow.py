@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Flow, Level, LevelReport
 from narrun_async.analysis.report_tree import Withheld
+from narrun_async.models import IngestRecord
 from narrun_async.reporting.html.blocks import (
     Block,
     FlowBox,
@@ -58,20 +59,34 @@ def _table(steps: tuple[FlowStep, ...], outcomes: tuple[FlowBox, ...]) -> Table:
 
 
 def _file_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
-    source, flow = material.source, material.evaluation.flow
+    source, ingest = material.source, material.ingest
     if source is None:
         return ()
-    name = clean(PurePath(source.path).name)
-    beyond = source.n_narratives - flow.n_eligible
-    leaves = None
+    beyond = source.n_narratives - material.evaluation.flow.n_eligible
+    not_taken = None
     if beyond > 0:
-        leaves = FlowBox(
-            title="Not part of this experiment",
-            count=plural(beyond, "narrative"),
-            lines=("it was made for the first narratives of the file only",),
-        )
-    box = FlowBox(title=f"Loaded from {name}", count=plural(source.n_narratives, "narrative"))
-    return (FlowStep(box=box, leaves=leaves),)
+        why = "the experiment was made for the first narratives of the file only"
+        not_taken = FlowBox(title="Not part of this experiment", count=plural(beyond, "narrative"), lines=(why,))
+    loaded = FlowStep(
+        box=FlowBox(title="Loaded into the database", count=plural(source.n_narratives, "narrative")), leaves=not_taken
+    )
+    if ingest is None:
+        return (loaded,)
+    in_file = FlowBox(
+        title=f"In the file {clean(PurePath(source.path).name)}", count=plural(ingest.n_cases, "incident")
+    )
+    return (FlowStep(box=in_file, leaves=_left_in_the_file(ingest)), loaded)
+
+
+def _left_in_the_file(ingest: IngestRecord) -> FlowBox | None:
+    left = {
+        "blank texts": ingest.n_blank,
+        "texts in rows without an id": ingest.n_blank_ids,
+        "the same narrative again": ingest.n_duplicates,
+        "another text of the same narrative": ingest.n_conflicts_dropped,
+    }
+    lines = tuple(f"{what}: {number:,}" for what, number in left.items() if number)
+    return FlowBox(title="Not loaded", count=plural(sum(left.values()), "cell"), lines=lines) if lines else None
 
 
 def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
@@ -79,7 +94,7 @@ def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
     eligible = FlowBox(
         title="Eligible",
         count=plural(flow.n_eligible, "narrative"),
-        lines=(f"of {plural(flow.n_incidents, 'incident')}",),
+        lines=(f"of {plural(flow.n_incidents, 'incident')}", *_noticed(flow)),
     )
     asked = FlowBox(
         title="Sent to the model",
@@ -93,6 +108,16 @@ def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
         return (*steps, FlowStep(box=answered))
     classified = FlowBox(title="Classified", count=plural(incidents.counts.n_answered, "incident"))
     return (*steps, FlowStep(box=answered, leaves=_without_any(incidents)), FlowStep(box=classified))
+
+
+def _noticed(flow: Flow) -> tuple[str, ...]:
+    """What stood out in texts that were sent all the same."""
+    noticed = {
+        "only say that there is no report": (flow.n_placeholders or 0) - flow.skipped.get("placeholder", 0),
+        "are nearly empty": flow.n_near_empty or 0,
+        "are probably cut off": flow.n_truncated or 0,
+    }
+    return tuple(f"{number:,} {what}" for what, number in noticed.items() if number > 0)
 
 
 def _not_sent(flow: Flow) -> FlowBox | None:

@@ -62,6 +62,8 @@ def _facts(material: ReportMaterial) -> Iterator[Fact]:
         yield Fact(name=f"{kind} of the data", value=checksum)
     if material.experiment.config_sha256 is not None:
         yield Fact(name="SHA-256 of the settings", value=material.experiment.config_sha256)
+    if material.screening is not None:
+        yield Fact(name="placeholders were known by", value=f"the rules {clean(material.screening.rules)}")
     yield from _privacy_facts(material)
     hosts = dict.fromkeys(run.host for run in material.runs if run.host)
     if hosts:
