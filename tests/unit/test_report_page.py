@@ -27,7 +27,15 @@ from made_up_reports import (
 from narrun_async.analysis.breakdowns import rank_indicators
 from narrun_async.analysis.evaluation_tree import Validity
 from narrun_async.analysis.values import Share
-from narrun_async.models import AnswerIndicators, CanaryCounts, CohortRow, ExperimentStatus, Serving, ServingUse
+from narrun_async.models import (
+    AnswerIndicators,
+    CanaryCounts,
+    CohortRow,
+    ExperimentStatus,
+    IngestRecord,
+    Serving,
+    ServingUse,
+)
 from narrun_async.reporting.html.blocks import Cards, Figure, FlowChart, Fold, Page, Table, Tone
 from narrun_async.reporting.html.material import ReaderPairFacts, ReviewFacts
 from narrun_async.reporting.html.page import build_page
@@ -174,6 +182,19 @@ def test_the_flow_adds_up_from_the_file_to_the_incidents() -> None:
     assert [box.count for box in chart.outcomes] == ["1 incident", "11 incidents"]
 
 
+def test_what_was_in_the_file_and_not_loaded_is_seen_to_leave() -> None:
+    ingest = IngestRecord(
+        n_cases=450, n_blank=30, n_blank_ids=0, n_texts_repaired=0, n_duplicates=2, n_conflicts_dropped=1
+    )
+    (chart,) = (one for one in section(page(BEST, ingest=ingest), "flow").blocks if isinstance(one, FlowChart))
+    first, second = chart.steps[:2]
+    assert (first.box.title, first.box.count) == ("In the file cases.xlsx", "450 incidents")
+    assert first.box.lines == ("with 437 cells for texts",)
+    assert first.leaves is not None and first.leaves.count == "33 cells"
+    assert first.leaves.lines == ("blank: 30", "the same narrative again: 2", "another text of the same narrative: 1")
+    assert second.box.count == "404 narratives"
+
+
 def test_narratives_beyond_the_cohort_are_seen_to_leave() -> None:
     material = make_material(BEST)
     assert material.source is not None
@@ -238,6 +259,12 @@ def test_the_time_between_runs_is_no_working_time() -> None:
     in_flight_s = sum((one.end_s - one.start_s) * one.in_flight for one in course.bins)
     assert in_flight_s == pytest.approx(40)
     assert "of which 4 (20.00 %) failed" in words_of(section(build_page(material), "course").blocks)
+
+
+def test_what_an_endpoint_said_when_it_refused_is_not_repeated() -> None:
+    runs = [make_run(1, exit_code=78, ended_why="400: the heron on the weir is too long"), make_run(2)]
+    told = words(BEST, "course", runs=runs)
+    assert "heron" not in told and "was refused" in told
 
 
 def test_without_a_ledger_of_calls_it_says_so() -> None:

@@ -244,9 +244,19 @@ def _round_numbers(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), range(1, 10)):
         found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
-        if len(found) >= 3:
-            return found[:: math.ceil(len(found) / 7)]
+        apart = _far_apart(found, least=math.log10(high / low) / 8)
+        if len(apart) >= 3:
+            return apart
     return [float(f"{low:.2g}"), float(f"{high:.2g}")]
+
+
+def _far_apart(numbers: Sequence[float], *, least: float) -> list[float]:
+    """Of numbers in order, those that leave room for their labels on a logarithmic axis."""
+    kept: list[float] = []
+    for number in numbers:
+        if not kept or math.log10(number / kept[-1]) >= least:
+            kept.append(number)
+    return kept
 
 
 def _draw_time(axes: Axes, chart: TimeChart) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from narrun_async.analysis.report_tree import Course
+from narrun_async.errors import ExitCode
 from narrun_async.models import RunRecord
 from narrun_async.reporting.html.blocks import Block, Figure, Gallery, Paragraph, Row, Section, Table
 from narrun_async.reporting.html.charts import Curve, HistogramChart, Ink, TimeChart
@@ -40,7 +41,7 @@ def _runs_table(runs: Sequence[RunRecord]) -> Table:
                 duration_text(run.runtime_s),
                 f"{run.n_saved:,}",
                 DASH if run.concurrency is None else str(run.concurrency),
-                clean(run.ended_why or ("ended" if run.ended_at else "no end recorded: killed, or still running")),
+                _end_words(run),
             ),
         )
         for run in runs
@@ -51,6 +52,13 @@ def _runs_table(runs: Sequence[RunRecord]) -> Table:
         rows=rows,
         is_prose=True,
     )
+
+
+def _end_words(run: RunRecord) -> str:
+    """Why a run ended; where an endpoint refused it, its own words may quote a narrative and are left out."""
+    if run.exit_code == ExitCode.CONFIGURATION:
+        return "the endpoint or the configuration was refused"
+    return clean(run.ended_why or ("ended" if run.ended_at else "no end recorded: killed, or still running"))
 
 
 def _mode_words(run: RunRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Flow, Level, LevelReport
@@ -72,21 +73,27 @@ def _file_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
     )
     if ingest is None:
         return (loaded,)
+    left = _left_in_the_file(ingest)
+    n_left = sum(left.values())
     in_file = FlowBox(
-        title=f"In the file {clean(PurePath(source.path).name)}", count=plural(ingest.n_cases, "incident")
+        title=f"In the file {clean(PurePath(source.path).name)}",
+        count=plural(ingest.n_cases, "incident"),
+        lines=(f"with {plural(source.n_narratives + n_left, 'cell')} for texts",),
     )
-    return (FlowStep(box=in_file, leaves=_left_in_the_file(ingest)), loaded)
+    lines = tuple(f"{what}: {number:,}" for what, number in left.items())
+    leaves = FlowBox(title="Not loaded", count=plural(n_left, "cell"), lines=lines) if left else None
+    return (FlowStep(box=in_file, leaves=leaves), loaded)
 
 
-def _left_in_the_file(ingest: IngestRecord) -> FlowBox | None:
+def _left_in_the_file(ingest: IngestRecord) -> Mapping[str, int]:
+    """Why so many texts were not loaded."""
     left = {
-        "blank texts": ingest.n_blank,
-        "texts in rows without an id": ingest.n_blank_ids,
+        "blank": ingest.n_blank,
+        "in rows without an id": ingest.n_blank_ids,
         "the same narrative again": ingest.n_duplicates,
         "another text of the same narrative": ingest.n_conflicts_dropped,
     }
-    lines = tuple(f"{what}: {number:,}" for what, number in left.items() if number)
-    return FlowBox(title="Not loaded", count=plural(sum(left.values()), "cell"), lines=lines) if lines else None
+    return {what: number for what, number in left.items() if number}
 
 
 def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:

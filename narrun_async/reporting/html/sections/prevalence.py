@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from narrun_async.analysis.evaluation_tree import Level, LevelReport, Validity
 from narrun_async.analysis.report_tree import Withheld
-from narrun_async.analysis.values import Measure, Share
+from narrun_async.analysis.values import Share
 from narrun_async.reporting.html.blocks import Aside, Block, Figure, Paragraph, Row, Section, Table, Tone
 from narrun_async.reporting.html.charts import ForestChart, ForestRow, Ink
 from narrun_async.reporting.html.material import ReportMaterial
@@ -113,15 +113,16 @@ def _predictive_values(level: LevelReport) -> Table | None:
     values = level.prevalence.predictive_values
     if not values:
         return None
+    known = level.prevalence.corrected.value
     return Table(
         caption=f"What a yes and a no about {SHORT_NAMES[level.level]} would be worth, by how common it is",
         head=("If so many are yes", "PPV: a yes is right", "NPV: a no is right"),
         rows=tuple(
-            Row(head=percent_of(one.prevalence), cells=(_value_words(one.ppv), _value_words(one.npv))) for one in values
+            Row(
+                head=percent_of(one.prevalence) + (", as corrected above" if one.prevalence == known else ""),
+                cells=(fraction_words(one.ppv), fraction_words(one.npv)),
+            )
+            for one in values
         ),
         notes=("From sensitivity and specificity by Bayes' rule, with 95 % intervals.",),
     )
-
-
-def _value_words(measure: Measure) -> str:
-    return fraction_words(measure)
