@@ -50,6 +50,8 @@ async def write_report(database: Path, request: ReportRequest) -> Path:
     :raises StorageError: the file cannot be written; one that was there before stays
     """
     require_analysis()
+    if request.target is not None:
+        _require_place(request.target)
     material = await gather_material(database, request)
     from narrun_async.reporting.html.page import build_page
     from narrun_async.reporting.html.rendering import render_page
@@ -67,6 +69,17 @@ async def write_report(database: Path, request: ReportRequest) -> Path:
             advice="name another file with --html; its directory must be there",
         ) from error
     return target
+
+
+def _require_place(target: Path) -> None:
+    """Before a minute's work: a report takes the place of a file, never of a directory or a device.
+
+    :raises StorageError: it would
+    """
+    if target.is_dir() or (target.exists() and not target.is_file()):
+        raise StorageError(
+            "the report cannot be written: this is no regular file", path=target, advice="name a file with --html"
+        )
 
 
 async def gather_material(database: Path, request: ReportRequest) -> ReportMaterial:
