@@ -395,7 +395,7 @@ class ReportStore(Protocol):
         """What the file of a data source held besides its narratives; None where nobody noted it."""
 
     def iter_calls(self, experiment_id: ExperimentId) -> AsyncIterator[CallRecord]:
-        """Every call of the ledger, in the order in which their ends were stored."""
+        """Every call of the ledger, in the order in which their ends were stored; those of batches are left out."""
 
     def iter_indicators(self, experiment_id: ExperimentId) -> AsyncIterator[AnswerIndicators]:
         """What each answer was based on; answers that name nothing may be left out."""

@@ -140,6 +140,7 @@ def make_material(
         canaries=CanaryCounts(),
         prompt_tokens=12_000,
         completion_tokens=3_000,
+        n_batched_calls=0,
         analysis=analyse_for_report(rows, calls, evaluating, suppress_below=suppress_below),
         settings={"model.temperature": "0.2", "privacy.allow_remote": "false"},
         system_prompt=SYSTEM_PROMPT,

@@ -286,6 +286,48 @@ LEFT JOIN narrative_results AS r
         new="WHERE 1",
         tests=(UNCALLED_SUITE, "-k", "never_overwritten or not_taken_for_a_copy"),
     ),
+    Mutation(
+        name="report: labels computed with, though they are withheld",
+        file="narrun_async/analysis/report.py",
+        old="with_labels=Withheld.LABELS not in withheld",
+        new="with_labels=True",
+        tests=("tests/unit/test_report_disclosure.py", "-k", "do_not_depend and labels"),
+    ),
+    Mutation(
+        name="report: small counts of CME and LE apart",
+        file="narrun_async/analysis/disclosure.py",
+        old="        withheld |= _OF_KINDS",
+        new="        pass",
+        tests=("tests/unit/test_report_disclosure.py", "-k", "below_the_limit"),
+    ),
+    Mutation(
+        name="report: nothing is escaped",
+        file="narrun_async/reporting/html/rendering.py",
+        old="autoescape=True",
+        new="autoescape=False",
+        tests=("tests/unit/test_report_rendering.py", "-k", "is_text or to_the_letter"),
+    ),
+    Mutation(
+        name="report: indicators whether asked for or not",
+        file="narrun_async/app/documenting.py",
+        old="await _indicators(store, experiment, request) if request.with_text else None",
+        new="await _indicators(store, experiment, request)",
+        tests=("tests/integration/test_report_command.py", "-k", "no_text_of_a_narrative"),
+    ),
+    Mutation(
+        name="report: an endpoint's refusal in its own words",
+        file="narrun_async/reporting/html/sections/course.py",
+        old="if run.exit_code == ExitCode.CONFIGURATION:",
+        new="if run.exit_code is False:",
+        tests=("tests/unit/test_report_page.py", "-k", "refused"),
+    ),
+    Mutation(
+        name="report: the content security policy is lost",
+        file="narrun_async/reporting/html/templates/page.html",
+        old="default-src 'none'; ",
+        new="",
+        tests=("tests/unit/test_report_rendering.py", "-k", "nothing_is_loaded"),
+    ),
 )
 
 

@@ -103,6 +103,7 @@ async def gather_material(database: Path, request: ReportRequest) -> ReportMater
             canaries=await store.count_canaries(experiment_id),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            n_batched_calls=sum((await store.count_recorded(experiment_id)).values()),
             analysis=analysis,
             settings=settings,
             system_prompt=_text(experiment, "system_prompt"),

@@ -114,7 +114,7 @@ def synth(
     output: Annotated[Path, typer.Argument(help="The workbook to write.", show_default=False)],
     cases: Annotated[int, typer.Option("--cases", min=1, help="Rows, each with two narratives.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed writes the same workbook.")] = 0,
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Leave the manual flags out.")] = False,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Leave the manual flags out: --labelled 0.")] = False,
     labelled: Annotated[float, typer.Option("--labelled", min=0, max=1, help="Share of the cases with labels.")] = 1.0,
     repeated: Annotated[
         float, typer.Option("--repeated", min=0, max=1, help="Share of the texts that repeat an earlier case's.")

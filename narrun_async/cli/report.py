@@ -57,8 +57,8 @@ def report(
     """Write a report of an experiment as one HTML file, for readers who have never seen this program.
 
     What was asked, of how many, what came out with its intervals and what it does not mean; flow, accuracy, agreement,
-    prevalence, errors, runs, provenance, checklists, a methods paragraph. The file loads nothing from anywhere and
-    holds no narrative. Safe beside a run. Needs the extra packages of `make analysis`.
+    prevalence, errors, runs, provenance, checklists, a methods paragraph. The file loads nothing from anywhere, and
+    without --with-text quotes no narrative. Safe beside a run. Needs the extra packages of `make analysis`.
     """
     import anyio
 

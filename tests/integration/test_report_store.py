@@ -46,7 +46,9 @@ async def test_a_known_file_is_noted_once(store: SqliteStore, build: Any) -> Non
         assert db.execute("SELECT COUNT(*) FROM ingests").fetchone() == (1,)
 
 
-async def test_calls_come_in_the_order_of_the_ledger_with_their_moments(store: SqliteStore, build: Any) -> None:
+async def test_calls_come_in_the_order_of_the_ledger_with_their_moments_but_for_those_of_batches(
+    store: SqliteStore, build: Any
+) -> None:
     source = build.source(2)
     await store.add_source(source, on_conflict="error")
     experiment = await build.experiment(store, source.checksum)
@@ -58,9 +60,11 @@ async def test_calls_come_in_the_order_of_the_ledger_with_their_moments(store: S
             [
                 (experiment.experiment_id, run_id, "2026-03-04T08:00:00.250+00:00", 1.5, "timeout"),
                 (experiment.experiment_id, run_id, "2026-03-04T08:00:02.000+00:00", 0.5, None),
+                (experiment.experiment_id, run_id, "2026-03-04T08:00:03.000+00:00", 0.25, None),
                 ("another", run_id, "2026-03-04T08:00:02.000+00:00", 9.0, None),
             ],
         )
+        db.execute("UPDATE attempts SET batch_id = 1 WHERE duration_s = 0.25")
     calls = [call async for call in store.iter_calls(experiment.experiment_id)]
     assert [(call.duration_s, call.error_category, call.run_id) for call in calls] == [
         (1.5, "timeout", run_id),

@@ -267,6 +267,12 @@ def test_what_an_endpoint_said_when_it_refused_is_not_repeated() -> None:
     assert "heron" not in told and "was refused" in told
 
 
+def test_calls_through_batches_are_told_apart_from_the_others() -> None:
+    told = words(BEST, "course", n_batched_calls=404)
+    assert "404 calls went through batches" in told and "no ledger of calls" not in told
+    assert "404 calls went through the provider's batch interface" in words(BEST, "methods", n_batched_calls=404)
+
+
 def test_without_a_ledger_of_calls_it_says_so() -> None:
     assert "no ledger of calls" in words(BEST, "course")
 
@@ -336,17 +342,18 @@ def test_the_methods_paragraph_says_what_was_done_with_the_numbers_of_the_databa
     material = make_material(rows, calls=make_calls(30, failed=2), n_resamples=50, runs=[make_run(1), make_run(2)])
     told = " ".join(methods_sentences(material))
     assert told.startswith("The data were 406 narratives of 406 incidents from cases.xlsx (SHA-256 cccccccccccc…).")
-    assert "1 text that only say" not in told or "1 text" in told
+    assert "1 text that only say that there is no report" in told
+    assert "1 narrative got the answer of another one" in told
     assert "large language model model-of-tests (provider lmstudio)" in told and "temperature 0.2" in told
     assert "in 2 runs" in told and "30 calls, 2 of which failed" in told
-    assert "manual flags of the file for 404 narratives of 404 incidents" in told
+    assert "labels that people gave (manual flags of the file) for 404 narratives of 404 incidents" in told
     assert "50 resamples, seed 1" in told
 
 
 def test_the_results_paragraph_gives_each_share_with_counts_and_interval() -> None:
     told = " ".join(results_sentences(make_material(BEST)))
     assert "Of 404 eligible narratives, 404 (100.00 %) were answered." in told
-    assert "56 of 404 (13.86 % (95 % interval" in told
+    assert "56 of 404 incidents (13.86 %, 95 % interval 10.83 to 17.57 %)" in told
     assert "sensitivity 0.875 (95 % interval 0.753 to 0.941), 42 of 48" in told
     assert "Cohen's kappa" in told and "raw agreement" in told
 

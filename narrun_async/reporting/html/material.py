@@ -76,6 +76,8 @@ class ReportMaterial:
     #: of all calls, failed ones included
     prompt_tokens: int
     completion_tokens: int
+    #: calls that went through batches of the provider, which the course of the calls leaves out
+    n_batched_calls: int
     analysis: ReportAnalysis
     #: the settings of the snapshot by dotted key, prompts by their hash
     settings: Mapping[str, str] = field(repr=False)

@@ -49,14 +49,14 @@ AGREEMENT: Mapping[str, str] = {
 }
 
 _METHODS: Mapping[Method, str] = {
-    Method.WILSON: "Wilson's score interval",
-    Method.WILSON_EFFECTIVE: "Wilson's score interval with the effective number of units",
-    Method.BCA: "bias-corrected and accelerated bootstrap of incidents",
-    Method.PERCENTILES: "bootstrap of incidents",
-    Method.NORMAL: "normal interval",
-    Method.LANG_REICZIGEL: "Lang and Reiczigel's interval",
-    Method.MOVER: "Zou and Donner's interval",
-    Method.LOGIT: "logit interval",
+    Method.WILSON: "Wilson's",
+    Method.WILSON_EFFECTIVE: "Wilson's with the effective number of units",
+    Method.BCA: "that of a bias-corrected and accelerated bootstrap of incidents",
+    Method.PERCENTILES: "that of a bootstrap of incidents",
+    Method.NORMAL: "that of a normal distribution",
+    Method.LANG_REICZIGEL: "that of Lang and Reiczigel",
+    Method.MOVER: "that of Zou and Donner",
+    Method.LOGIT: "that of a normal distribution on the logit scale",
 }
 
 
@@ -66,6 +66,7 @@ def best_interval(measure: Measure) -> Interval | None:
 
 
 def method_name(interval: Interval) -> str:
+    """Whose it is, as the end of a sentence."""
     return _METHODS[interval.method]
 
 

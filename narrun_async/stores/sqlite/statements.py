@@ -664,8 +664,8 @@ FROM ingests WHERE data_checksum = :checksum ORDER BY ingest_id LIMIT 1
 """
 
 ITER_CALLS = """
-SELECT run_id, started_at, duration_s, error_category FROM attempts WHERE experiment_id = :experiment_id
-ORDER BY attempt_id
+SELECT run_id, started_at, duration_s, error_category FROM attempts
+WHERE experiment_id = :experiment_id AND batch_id IS NULL ORDER BY attempt_id
 """
 
 ITER_INDICATORS = """

@@ -63,7 +63,7 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
 def _whose_labels(material: ReportMaterial, narratives: LevelReport) -> str:
     counts, n_answered = narratives.counts, material.evaluation.flow.n_answered
     return (
-        f"The yardstick are labels that people gave: {clean(material.evaluation.labels)}. "
+        f"The yardstick is what people said: {clean(material.evaluation.labels)}. "
         f"{plural(counts.n_evaluated, 'narrative')} of {plural(counts.n_clusters, 'incident')} have both an answer and "
         f"a label, of {n_answered:,} answered. Labels can be wrong, too; what follows takes them for the truth."
     )

@@ -104,7 +104,9 @@ def _performance_card(level: LevelReport, name: str, label: str, what: str) -> C
         return Card(label=label, value="not known", detail=f"{capital(reason(measure))}.")
     interval = fraction_interval(best_interval(measure))
     return Card(
-        label=label, value=f"{measure.value:.3f}", detail=f"{parts(measure)} narratives {what}; 95 % {interval}."
+        label=label,
+        value=f"{measure.value:.3f}",
+        detail=f"{parts(measure)} narratives {what}; 95 % interval {interval}.",
     )
 
 
@@ -134,6 +136,11 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
             "share detected must not be reported as a prevalence."
         )
         return
+    if narratives.counts.n_evaluated < narratives.counts.n_answered:
+        yield (
+            f"Only {narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers can be held "
+            "against a label from people. Whether the others are as good, nobody has looked."
+        )
     ppv = narratives.performance.ppv
     if ppv.value is not None and ppv.numerator is not None and ppv.denominator is not None:
         n_false = round(ppv.denominator - ppv.numerator, 1)

@@ -192,6 +192,11 @@ def _model_name(material: ReportMaterial) -> str | None:
     return f"{clean(model)}{says}. When it was trained, you must say."
 
 
+def _outputs(material: ReportMaterial) -> str | None:
+    kept = "are kept in the database" if material.scrub is None else "were removed from the database"
+    return f"Yes or no, confidence, indicators, rationale. The raw answers {kept}."
+
+
 def _generation(material: ReportMaterial) -> str | None:
     if not material.settings and material.column("temperature") is None:
         return None
@@ -203,9 +208,8 @@ def _when_asked(material: ReportMaterial) -> str | None:
     if not material.runs:
         return None
     first, last = material.runs[0].started_at[:10], (material.runs[-1].ended_at or material.runs[-1].started_at)[:10]
-    return (
-        f"Yes or no to the question of the prompt, read from the answer by the program; asked {first} to {last} (UTC)."
-    )
+    when = f"on {first}" if first == last else f"from {first} to {last}"
+    return f"Yes or no to the question of the prompt, read from the answer by the program; asked {when} (UTC)."
 
 
 def _rivals(material: ReportMaterial) -> str | None:
@@ -308,7 +312,7 @@ TRIPOD_LLM: tuple[Item, ...] = (
     Item(
         number="6d",
         asks_for="raw and processed output",
-        answer=_always("Yes or no, confidence, indicators, rationale. The raw answers are kept in the database."),
+        answer=_outputs,
     ),
     Item(number="6e", asks_for="how output became a class; thresholds", answer=_cut_off),
     Item(number="7a", asks_for="measures of quality", answer=_statistics),

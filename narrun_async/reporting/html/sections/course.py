@@ -20,13 +20,20 @@ _UNITS = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 def course_section(material: ReportMaterial) -> Section:
     blocks: list[Block] = [_runs_table(material.runs)] if material.runs else [Paragraph(text="No runs are recorded.")]
     course = material.analysis.course
-    if course is None:
+    if material.n_batched_calls:
+        batched = plural(material.n_batched_calls, "call")
+        blocks.append(
+            Paragraph(
+                text=f"{batched} went through batches of the provider, which took hours; no figure here counts them."
+            )
+        )
+    if course is None and not material.n_batched_calls:
         blocks.append(
             Paragraph(
                 text="The database has no ledger of calls for this experiment, so speed and failures are unknown."
             )
         )
-    else:
+    if course is not None:
         blocks += [Paragraph(text=_calls_words(material, course)), Gallery(items=tuple(_figures(course)))]
     return Section(slug="course", title="How the work went", blocks=tuple(blocks))
 
@@ -62,7 +69,8 @@ def _end_words(run: RunRecord) -> str:
 
 
 def _mode_words(run: RunRecord) -> str:
-    return {"new": "new", "resume": "resumed", "retry-errors": "errors asked again"}.get(run.mode, clean(run.mode))
+    words = {"new": "new", "resume": "resumed", "retry-errors": "errors asked again", "batch": "answers of batches"}
+    return words.get(run.mode, clean(run.mode))
 
 
 def _calls_words(material: ReportMaterial, course: Course) -> str:

@@ -106,7 +106,7 @@ def _validity_words(validity: Validity) -> str:
 
 
 def _share_words(share: Share) -> str:
-    return f"{share.value:.3f} (as of {count_text(round(share.n_effective, 1))} independent cases)"
+    return f"{share.value:.3f} (as sure as {count_text(round(share.n_effective, 1))} independent cases make it)"
 
 
 def _predictive_values(level: LevelReport) -> Table | None:
