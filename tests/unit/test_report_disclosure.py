@@ -77,7 +77,7 @@ def page_of(rows: Rows) -> tuple[object, frozenset[Withheld]]:
 # --- nothing small is shown ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(COHORTS)
 def test_no_count_of_people_below_the_limit_is_among_what_is_shown(rows: Rows) -> None:
     analysis = make_material(rows, suppress_below=BELOW).analysis
@@ -104,7 +104,7 @@ def test_no_count_of_people_below_the_limit_is_among_what_is_shown(rows: Rows) -
     assert not analysis.evaluation.calibration.curve
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(COHORTS)
 def test_no_difference_of_a_whole_and_a_part_that_are_both_shown_is_a_small_count(rows: Rows) -> None:
     levels = {one.level: one for one in make_material(rows, suppress_below=BELOW).analysis.evaluation.levels}
@@ -223,7 +223,7 @@ def test_pages_do_not_depend_on_what_is_withheld(what: Withheld, change: Change)
     assert told_apart > 3, "the worlds did not differ, so nothing was shown"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(COHORTS, st.integers(0, 1000))
 def test_of_years_put_together_only_the_sum_is_shown(rows: Rows, seed: int) -> None:
     material = make_material(rows, suppress_below=BELOW)
