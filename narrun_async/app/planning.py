@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from narrun_async.app.databases import checked_database, source_file
+from narrun_async.app.restored import compare_with_journal, refuse_older_copy
 from narrun_async.config import (
     Difference,
     ExperimentConfig,
@@ -17,8 +18,9 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
-from narrun_async.errors import BadInputError, NarrunError, StorageError, UnknownExperimentError, UsageError
-from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection
+from narrun_async.errors import BadInputError, NarrunError, UnknownExperimentError, UsageError
+from narrun_async.models import ROWS_IDENTITY, Experiment, IngestReport, ResultCounts, RunMode, Selection
+from narrun_async.operations.adopting import Adoption, AdoptionRequest, is_legacy, plan_adoption
 from narrun_async.operations.experiments import (
     LATEST,
     create_experiment,
@@ -30,17 +32,17 @@ from narrun_async.operations.experiments import (
 )
 from narrun_async.operations.ingesting import ingest
 from narrun_async.operations.scrubbing import refuse_scrubbed
-from narrun_async.ports import Store, TextPresence
-from narrun_async.progress.commits import FILE_NAME as JOURNAL
-from narrun_async.progress.commits import read_journal, require_all_committed
+from narrun_async.ports import LegacyStore, Store, TextPresence
 from narrun_async.sources import file_checksum, file_md5
 from narrun_async.sources.yaml_file import load_yaml, text_reader
 
 DEFAULT_DATABASE = Path("data/experiments.db")
 SMOKE_CONFIG = Path("configs/exp_101_smoke.yaml")
+#: the one setting of `run` that decides what an experiment is
+_MAX_NARRATIVES = "run.max_narratives"
 
 
-class PlanningStore(Store, TextPresence, Protocol):
+class PlanningStore(Store, TextPresence, LegacyStore, Protocol):
     """What planning needs of a store."""
 
 
@@ -66,6 +68,8 @@ class RunRequest:
     export_root: Path = Path("exports")
     #: go on although the database holds less than its journal says
     accept_restored: bool = False
+    #: set older results of the same narrative aside where the predecessor left several, instead of refusing the file
+    dedupe: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,20 @@ class RunPlan:
     notices: Sequence[str] = ()
     #: the database holds less than its journal says, and that was asked for
     accepts_restored: bool = False
+    #: an experiment of the predecessor that has to be taken up first; `experiment` is what it is going to be
+    adoption: Adoption | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingToDo:
+    """Everything that was asked for is there, and the experiment says so."""
+
+    experiment: Experiment
+    mode: RunMode
+    counts: ResultCounts
+    #: as in a plan
+    drift: Sequence[Difference] = ()
+    notices: Sequence[str] = ()
 
 
 def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -157,36 +175,37 @@ async def plan_resume(
     request: RunRequest,
     environment: Mapping[str, str],
     given: ExperimentConfig | None,
-) -> RunPlan:
-    """Take up an experiment with its stored configuration, whatever the YAML says today.
+) -> RunPlan | NothingToDo:
+    """Take up an experiment with its stored configuration, whatever the YAML says today. Only reads.
 
     :param given: the configuration file that was named, if one was
     :raises UsageError: no id, or one that leads nowhere
-    :raises BadInputError: something remains, and its texts were scrubbed
+    :raises BadInputError: something remains, and its texts were scrubbed; or see `plan_adoption`
     :raises StorageError: the database holds less of the experiment than was committed to it
     """
-    if "run.max_narratives" in request.overrides:
-        raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
-    wanted = request.experiment_id or (given.operational.experiment_id if given else None)
-    if wanted is None:
-        raise UsageError("RESUME needs an experiment id", advice=await _advise_ids(store))
-    # `latest` beside a configuration means the latest of that name; an id needs no help
-    name = given.experiment.name if given is not None and wanted == LATEST else None
-    try:
-        experiment = await find_experiment(store, wanted, name=name)
-    except UnknownExperimentError as error:
-        _refuse_older_copy(error, database, request.log_root)
-        raise
+    experiment = await _find_wanted(store, database, request, given)
     current = given
     warnings: Sequence[str] = ()
     if current is None:
         current, warnings = _recorded_config(experiment, environment, request.overrides)
     operational = _operational(current, request.overrides)
     selection = chosen_selection(request, operational, resume=True)
-    config = config_from_snapshot(require_snapshot(experiment), operational=operational)
+    mode = RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS
     counts = await store.count_results(experiment)
-    accepts_restored, doubts = _compare_with_journal(experiment, counts, database, accept=request.accept_restored)
-    n_remaining = await store.count_remaining(experiment, selection)
+    adoption = None
+    if is_legacy(experiment):
+        if not is_incomplete(experiment) and (selection is Selection.MISSING or not counts.n_errors):
+            return NothingToDo(experiment=experiment, mode=mode, counts=counts)
+        adoption = await plan_adoption(store, experiment, _adoption_request(request, given, operational))
+        experiment, config, counts = adoption.experiment, adoption.config, adoption.counts
+        warnings = (*warnings, *adoption.notices)
+    else:
+        if _MAX_NARRATIVES in request.overrides:
+            raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
+        config = config_from_snapshot(require_snapshot(experiment), operational=operational)
+    runs = await store.list_runs(experiment.experiment_id)
+    accepts_restored, doubts = compare_with_journal(experiment, counts, runs, database, accept=request.accept_restored)
+    n_remaining = counts.remaining(selection)
     if n_remaining:
         await refuse_scrubbed(store, experiment.cohort)
     if _has_changed(Path(config.data.file), experiment.cohort.data_checksum):
@@ -194,65 +213,51 @@ async def plan_resume(
             *warnings,
             f"{config.data.file} has changed since it was loaded; the texts in the database are used",
         )
+    drift = list_drift(experiment, current)
+    told = (*warnings, *doubts, *(notices(current, environment) if current else ()))
+    if n_remaining == 0 and not is_incomplete(experiment):
+        return NothingToDo(experiment=experiment, mode=mode, counts=counts, drift=drift, notices=told)
     return RunPlan(
         experiment=experiment,
         config=config,
-        mode=RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS,
+        mode=mode,
         selection=selection,
         counts=counts,
         n_remaining=n_remaining,
-        drift=list_drift(experiment, current),
-        notices=(*warnings, *doubts, *(notices(current, environment) if current else ())),
+        drift=drift,
+        notices=told,
         accepts_restored=accepts_restored,
+        adoption=adoption,
     )
 
 
-def _refuse_older_copy(error: UnknownExperimentError, database: Path, log_root: Path) -> None:
-    """:raises StorageError: results of an experiment were committed that the database does not know any more"""
-    if error.candidates:
-        return
-    for journal in sorted((log_root / "experiments").glob(f"{error.wanted}*/{JOURNAL}")):
-        if _holds_something(journal):
-            raise StorageError(
-                f"does not hold experiment {journal.parent.name}, and {journal} knows of its results: its -wal file "
-                "was removed, it is an older copy, or the experiment is in another database",
-                path=database,
-                advice="put the right file back, with its -wal beside it, or name the other one with --db",
-            ) from error
-
-
-def _holds_something(path: Path) -> bool:
+async def _find_wanted(
+    store: PlanningStore, database: Path, request: RunRequest, given: ExperimentConfig | None
+) -> Experiment:
+    wanted = request.experiment_id or (given.operational.experiment_id if given else None)
+    if wanted is None:
+        raise UsageError("RESUME needs an experiment id", advice=await _advise_ids(store))
+    # `latest` beside a configuration means the latest of that name; an id needs no help
+    name = given.experiment.name if given is not None and wanted == LATEST else None
     try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
+        return await find_experiment(store, wanted, name=name)
+    except UnknownExperimentError as error:
+        refuse_older_copy(error, database, request.log_root)
+        raise
 
 
-def _compare_with_journal(
-    experiment: Experiment, counts: ResultCounts, database: Path, *, accept: bool
-) -> tuple[bool, Sequence[str]]:
-    """Whether less is there than was committed and that is accepted, and what people should know.
-
-    :raises StorageError: less is there than was committed
-    """
-    if experiment.log_dir is None:
-        return False, ()
-    path = Path(experiment.log_dir) / JOURNAL
-    try:
-        committed = read_journal(path)
-    except OSError as error:
-        committed, why = None, f"({error.strerror})"
-    else:
-        why = "and has no line that can be read"
-    if committed is None:
-        # An experiment that was killed before its first commit, or that the predecessor made, has none.
-        if _holds_something(path) or (counts.n_success + counts.n_errors and experiment.config_json is not None):
-            return False, [f"{path} cannot be used {why}: results that are missing would not be noticed"]
-        return False, ()
-    if accept and committed.exceeds(counts):
-        return True, [f"{database} is taken as it is; what is missing is asked for again"]
-    require_all_committed(committed, counts, database=database, journal=path)
-    return False, ()
+def _adoption_request(
+    request: RunRequest, given: ExperimentConfig | None, operational: OperationalSettings
+) -> AdoptionRequest:
+    max_narratives = request.overrides.get(_MAX_NARRATIVES)
+    return AdoptionRequest(
+        given=given,
+        config_file=request.config_file if given is not None else None,
+        operational=operational,
+        max_narratives=max_narratives if isinstance(max_narratives, int) else None,
+        api_url=request.api_url,
+        log_root=request.log_root,
+    )
 
 
 async def _advise_ids(store: Store) -> str:
@@ -264,6 +269,8 @@ async def _advise_ids(store: Store) -> str:
 
 def _has_changed(file: Path, checksum: str) -> bool:
     """Whether another file stands where a cohort came from. One that is gone or cannot be read is not needed."""
+    if checksum.startswith(ROWS_IDENTITY):
+        return False  # the predecessor kept nothing to compare with
     try:
         return checksum not in (file_checksum(file), file_md5(file))
     except BadInputError:
@@ -287,9 +294,6 @@ def _operational(current: ExperimentConfig | None, overrides: Mapping[str, objec
     """Settings that may change from run to run: flags over the YAML of today over defaults."""
     if current is not None:
         return current.operational  # the overrides went into it when it was parsed
-    return OperationalSettings.model_validate({key.removeprefix("run."): value for key, value in overrides.items()})
-
-
-def is_nothing_to_do(plan: RunPlan) -> bool:
-    """Everything that was asked for is there, and the experiment says so."""
-    return plan.n_remaining == 0 and not is_incomplete(plan.experiment)
+    return OperationalSettings.model_validate(
+        {key.removeprefix("run."): value for key, value in overrides.items() if key != _MAX_NARRATIVES}
+    )

@@ -1,10 +1,11 @@
 """Owns what an experiment's settings are and which of them are frozen; reads no file and no environment by itself.
 
 `sections` are the settings, `urls` the address and the key, `documents` turns a YAML mapping into settings,
-`snapshots` turns settings into the stored text and back.
+`snapshots` turns settings into the stored text and back, `from_columns` makes settings of a predecessor's experiment.
 """
 
 from narrun_async.config.documents import apply_environment, notices, parse_config
+from narrun_async.config.from_columns import config_from_columns
 from narrun_async.config.sections import (
     DataSection,
     ExperimentConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "RunSection",
     "SimulationSection",
     "apply_environment",
+    "config_from_columns",
     "config_from_snapshot",
     "diff_snapshots",
     "expand_url",

@@ -36,12 +36,38 @@ from narrun_async.models.experiments import (
     Selection,
 )
 from narrun_async.models.ids import ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.legacy import (
+    AdoptionRecord,
+    IdLeft,
+    IdObstacle,
+    IdPlan,
+    IdRepair,
+    IdRow,
+    Inheritance,
+    LegacySurvey,
+    Migrated,
+    MigrationForecast,
+    OddId,
+    PastRun,
+    SetAside,
+    SetAsideReason,
+    read_odd_id,
+)
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
-from narrun_async.models.sources import DataSource, IngestReport, SourceNarrative, SourceSummary, text_sha256
+from narrun_async.models.sources import (
+    ROWS_IDENTITY,
+    DataSource,
+    IngestReport,
+    SourceNarrative,
+    SourceSummary,
+    text_sha256,
+)
 from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "ROWS_IDENTITY",
+    "AdoptionRecord",
     "Attempt",
     "CanaryCounts",
     "Cohort",
@@ -54,14 +80,25 @@ __all__ = [
     "ExperimentStatus",
     "Failure",
     "FoundFiles",
+    "IdLeft",
+    "IdObstacle",
+    "IdPlan",
+    "IdRepair",
+    "IdRow",
     "IngestReport",
+    "Inheritance",
     "InvariantFinding",
     "LeftAlone",
+    "LegacySurvey",
+    "Migrated",
+    "MigrationForecast",
     "NarrativeId",
     "NarrativeType",
     "NewExperiment",
+    "OddId",
     "Outcome",
     "PageCursor",
+    "PastRun",
     "Prices",
     "ProgressMark",
     "RawReply",
@@ -75,6 +112,8 @@ __all__ = [
     "ScrubRecord",
     "Selection",
     "Serving",
+    "SetAside",
+    "SetAsideReason",
     "SourceNarrative",
     "SourceSummary",
     "TextHoldings",
@@ -82,5 +121,6 @@ __all__ = [
     "Verdict",
     "WorkItem",
     "WriterMessage",
+    "read_odd_id",
     "text_sha256",
 ]

@@ -92,6 +92,8 @@ class RunMode(StrEnum):
     NEW = "new"
     RESUME = "resume"
     RETRY_ERRORS = "retry-errors"
+    #: none of ours: what the predecessor did, recorded when its experiment was taken up
+    LEGACY = "r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,16 @@ class ResultCounts:
     @property
     def n_missing(self) -> int:
         return self.n_total - self.n_success - self.n_errors
+
+    def remaining(self, selection: Selection) -> int:
+        """The size of the remaining set."""
+        match selection:
+            case Selection.MISSING:
+                return self.n_missing
+            case Selection.ERRORS:
+                return self.n_errors
+            case Selection.MISSING_AND_ERRORS:
+                return self.n_missing + self.n_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

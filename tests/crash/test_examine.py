@@ -69,7 +69,7 @@ def test_verify_names_what_is_broken_with_65_and_shows_no_narrative(workplace: W
     told = workplace.run("verify").expect(65)
     document = json.loads(workplace.run("verify", "latest", "--json").expect(65).out)
 
-    assert "1 of 12 invariants do not hold: I11" in told.out
+    assert told.out.splitlines()[-1].endswith(" invariants do not hold: I11")
     assert [one["id"] for one in document["invariants"] if not one["holds"]] == ["I11"]
     assert document["experiment_id"] == workplace.experiment_id()
     for text in (told.out, told.err, json.dumps(document)):

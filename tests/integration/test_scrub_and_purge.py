@@ -46,6 +46,26 @@ KEPT: dict[str, frozenset[str]] = {
             "parse_method",
         }
     ),
+    "legacy_results": frozenset(
+        {
+            "experiment_id",
+            "incident_id",
+            "narrative_type",
+            "processed_at",
+            "error_category",
+            "last_attempt_at",
+            "finish_reason",
+            "response_model",
+            "system_fingerprint",
+            "parse_method",
+            "set_aside_at",
+            "why",
+        }
+    ),
+    "legacy_reports": frozenset({"experiment_id", "reason", "set_aside_at", "narrun_version"}),
+    "legacy_changes": frozenset(
+        {"changed_at", "narrun_version", "why", "table_name", "row_key", "column_name", "old_value", "new_value"}
+    ),
     "attempts": frozenset({"experiment_id", "started_at", "error_category"}),
     "servings": frozenset({"experiment_id", "model", "system_fingerprint", "server", "first_seen_at"}),
     "canary_answers": frozenset(

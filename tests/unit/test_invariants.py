@@ -312,6 +312,21 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
     "an end that is no time": ({"I14"}, ["UPDATE runs SET ended_at = 'soon' WHERE run_id = 1"]),
     "a negative run time": ({"I14"}, ["UPDATE runs SET runtime_s = -1 WHERE run_id = 1"]),
     "a negative call": ({"I14"}, ["UPDATE attempts SET duration_s = -1 WHERE attempt_id = 1"]),
+    "a result that was set aside and vanished": (
+        {"I20"},
+        [
+            "INSERT INTO legacy_reports (experiment_id, reason, set_aside_at, narrun_version, n_before, n_moved)"
+            f" VALUES ('{WHOLE}', 'duplicate', '2026-03-04T06:00:00.000+00:00', '0', 9, 1)"
+        ],
+    ),
+    "a result that was set aside and is still there": (
+        {"I20"},
+        [
+            "INSERT INTO legacy_reports (experiment_id, reason, set_aside_at, narrun_version, n_before, n_moved)"
+            f" VALUES ('{WHOLE}', 'duplicate', '2026-03-04T06:00:00.000+00:00', '0', 9, 1)",
+            f"INSERT INTO legacy_results SELECT *, '', '', 1 FROM narrative_results WHERE {SUCCESS_ROW}",
+        ],
+    ),
     "a negative answer time": (
         {"I14"},
         [f"UPDATE narrative_results SET response_sec = -0.5 WHERE {SUCCESS_ROW}"],

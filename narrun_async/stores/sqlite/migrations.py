@@ -1,8 +1,9 @@
 """The schema, and the numbered steps that bring a database to it (`PRAGMA user_version`).
 
 Step 1 also adopts the predecessor's files: it creates what is missing, adds the columns that are missing and leaves
-every existing column and row as it is. Each step runs in one transaction together with its version number, so a kill
-leaves the database at one version or the other, and running it again changes nothing.
+every existing column and row as it is, except where a narrative has several results (`inheritance`). Each step runs in
+one transaction together with its version number, so a kill leaves the database at one version or the other, and running
+it again changes nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import aiosqlite
 from anyio import to_thread
 
 from narrun_async.errors import StorageError
-from narrun_async.models import text_sha256
+from narrun_async.models import Migrated, text_sha256
 from narrun_async.stores.sqlite.connection import transaction
+from narrun_async.stores.sqlite.inheritance import (
+    create_legacy_tables,
+    find_duplicates,
+    identify_sources,
+    list_reports,
+    set_duplicates_aside,
+)
 
 # Columns in the predecessor's order; every name is read by R scripts that go on working. Ours follow after the gap.
 SOURCE_NARRATIVES = {
@@ -217,7 +225,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "attempts": ATTEMPTS,
 }
 
-OUR_TABLES = frozenset({*TABLES, "servings", "canary_answers", "scrubs"})
+OUR_TABLES = frozenset(
+    {*TABLES, "servings", "canary_answers", "scrubs", "legacy_results", "legacy_reports", "legacy_changes"}
+)
 
 # Only what a query of ours or of the R readers needs; the predecessor's ten doubled the cost of a row.
 UNIQUE_KEYS = {
@@ -245,6 +255,8 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
         for name, declaration in columns.items():
             if name not in present:
                 await connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {declaration}")
+    await create_legacy_tables(connection)
+    await set_duplicates_aside(connection)
     for table, key in UNIQUE_KEYS.items():
         if not await _has_unique_index(connection, table, key):
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
@@ -256,23 +268,26 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
     )
 
 
+async def has_results(connection: aiosqlite.Connection) -> bool:
+    """Whether there is a table of results; the predecessor may have loaded narratives and gone no further."""
+    return bool(await _column_names(connection, "narrative_results"))
+
+
 async def refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> None:
     """To be called before anything is changed, the journal mode in the file's header included.
 
     :raises StorageError: a file of the predecessor holds several results of one narrative
     """
-    if await schema_version(connection) or not await _column_names(connection, "narrative_results"):
+    if await schema_version(connection) or not await has_results(connection):
         return
-    async with connection.execute(
-        "SELECT COUNT(*) FROM (SELECT 1 FROM narrative_results"
-        " GROUP BY experiment_id, incident_id, narrative_type HAVING COUNT(*) > 1)"
-    ) as cursor:
-        row = await cursor.fetchone()
-    if row and row[0]:
+    n_narratives, _ = await find_duplicates(connection)
+    if n_narratives:
         raise StorageError(
-            f"{row[0]} narratives have more than one result row, so no unique key can be put on narrative_results",
+            f"{n_narratives} narratives have more than one result row, so no unique key can be put on"
+            " narrative_results",
             path=path,
-            advice="remove the extra rows from a copy of the file; nothing was changed",
+            advice="leave out --no-dedupe, and the newest success of each stays while the others are kept in"
+            " legacy_results; nothing was changed",
         )
 
 
@@ -304,8 +319,13 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
     )
 
 
+async def _carry_on_legacy(connection: aiosqlite.Connection, path: Path) -> None:
+    await create_legacy_tables(connection)
+    await identify_sources(connection)
+
+
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs, _carry_on_legacy)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
@@ -337,22 +357,21 @@ async def refuse_foreign(connection: aiosqlite.Connection, path: Path) -> bool:
     return bool(names)
 
 
-async def migrate(connection: aiosqlite.Connection, path: Path) -> Path | None:
+async def migrate(connection: aiosqlite.Connection, path: Path) -> Migrated:
     """Take the steps that are missing; backs an existing file up first. Safe to repeat.
 
-    :returns: the backup, or None when none was needed
     :raises StorageError: the file is foreign or newer, or the backup cannot be made
     """
     has_tables = await refuse_foreign(connection, path)
     version = await schema_version(connection)
     if version == SCHEMA_VERSION:
-        return None
+        return Migrated()
     backup = await back_up(connection, path) if has_tables else None
     for number in range(version, SCHEMA_VERSION):
         async with transaction(connection):
             await MIGRATIONS[number](connection, path)
             await connection.execute(f"PRAGMA user_version = {number + 1}")
-    return backup
+    return Migrated(backup=backup, set_aside=() if version else await list_reports(connection))
 
 
 async def back_up(connection: aiosqlite.Connection, path: Path) -> Path:

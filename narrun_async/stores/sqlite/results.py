@@ -80,14 +80,7 @@ class ResultsPart(Database):
         return [replace(_work_item(row, 0), is_canary=True) for row in rows]
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
-        counts = await self.count_results(experiment)
-        match selection:
-            case Selection.MISSING:
-                return counts.n_missing
-            case Selection.ERRORS:
-                return counts.n_errors
-            case Selection.MISSING_AND_ERRORS:
-                return counts.n_missing + counts.n_errors
+        return (await self.count_results(experiment)).remaining(selection)
 
     # --- writing ---
 
