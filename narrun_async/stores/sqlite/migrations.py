@@ -17,7 +17,7 @@ import aiosqlite
 from anyio import to_thread
 
 from narrun_async.errors import StorageError
-from narrun_async.models import Migrated, text_sha256
+from narrun_async.models import Migrated
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.inheritance import (
     create_legacy_tables,
@@ -262,7 +262,6 @@ async def _create_or_adopt(connection: aiosqlite.Connection, path: Path) -> None
             await connection.execute(f"CREATE UNIQUE INDEX {table}_key ON {table}({', '.join(key)})")
     for statement in INDEXES:
         await connection.execute(statement)
-    await connection.create_function("text_sha256", 1, text_sha256_or_null, deterministic=True)
     await connection.execute(
         "UPDATE source_narratives SET text_sha256 = text_sha256(narrative_text) WHERE text_sha256 IS NULL"
     )
@@ -294,11 +293,6 @@ async def refuse_duplicates(connection: aiosqlite.Connection, path: Path) -> Non
 async def _add_scrubs(connection: aiosqlite.Connection, path: Path) -> None:
     body = ", ".join(f"{name} {declaration}" for name, declaration in SCRUBS.items())
     await connection.execute(f"CREATE TABLE IF NOT EXISTS scrubs ({body})")
-
-
-def text_sha256_or_null(text: str | None) -> str | None:
-    """`text_sha256` as a function of SQL."""
-    return None if text is None else text_sha256(text)
 
 
 async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Path) -> None:

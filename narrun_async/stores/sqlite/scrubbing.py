@@ -12,7 +12,7 @@ from narrun_async.errors import ExitCode, LockHeldError
 from narrun_async.models import Cohort, NarrativeId, ScrubRecord, TextHoldings
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
-from narrun_async.stores.sqlite.migrations import OUR_TABLES, text_sha256_or_null
+from narrun_async.stores.sqlite.migrations import OUR_TABLES
 
 _OF_RESULTS = (
     "narrative_text",
@@ -94,7 +94,6 @@ class ScrubbingPart(Database):
     async def scrub_texts(self, *, narrun_version: str, host: str) -> ScrubRecord | None:
         with self.wrap_errors():
             await self.writer.execute("PRAGMA secure_delete=ON")
-            await self.writer.create_function("text_sha256", 1, text_sha256_or_null, deterministic=True)
             async with transaction(self.writer):
                 await self._remove_texts(narrun_version=narrun_version, host=host)
                 self.require_in_place()
