@@ -64,7 +64,13 @@ GENERATIONS: Mapping[str, list[str]] = {
 #: the workbook that the narratives came from, as R wrote its path, and the MD5 of a file of later generations
 DATA_FILE = "C:/ipv/cases.xlsx"
 MD5 = "0123456789abcdef0123456789abcdef"
-#: what the model answered and the prompts are made up
+#: of narrative_results, in each generation
+R_COLUMNS = (
+    *("result_id", "experiment_id", "incident_id", "narrative_type", "row_num", "narrative_text", "manual_flag_ind"),
+    *("manual_flag", "detected", "confidence", "indicators", "rationale", "reasoning_steps", "raw_response"),
+    *("response_sec", "processed_at", "error_occurred", "error_message", "prompt_tokens", "completion_tokens"),
+    *("tokens_used", "is_true_positive", "is_true_negative", "is_false_positive", "is_false_negative"),
+)
 TEMPLATE = "Read this account and answer in JSON: <<TEXT>>"
 
 
