@@ -14,7 +14,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help analysis run resume test test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help analysis run resume test test-r test-crash reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest>
 
 test: $(DEV_ENV) ## run the test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-r: $(DEV_ENV) ## the old R readers, run by real R over their files and ours (needs R with RSQLite; two minutes)
+	@$(BIN)/python -m pytest -s -o pythonpath=tests/crash tests/r/old_readers.py $(ARGS)
 
 test-crash: $(DEV_ENV) ## the long campaigns: 200 kills in each of five ways, every crash point, a minute of outage (an hour or so)
 	@$(BIN)/python -m pytest tests/crash tests/acceptance --long -s $(ARGS)
