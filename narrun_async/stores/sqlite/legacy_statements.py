@@ -7,18 +7,16 @@ from __future__ import annotations
 # --- duplicates ------------------------------------------------------------------------------------------------------
 
 # NULL equals nothing, in a unique key neither: rows that do not name their narrative are not known to be of the same.
-_REPEATED = """
-repeated AS (
-    SELECT experiment_id, incident_id, narrative_type, COUNT(*) AS n_rows FROM narrative_results
-    WHERE experiment_id IS NOT NULL AND incident_id IS NOT NULL AND narrative_type IS NOT NULL
-    GROUP BY experiment_id, incident_id, narrative_type HAVING COUNT(*) > 1)
-"""
+_NAMES_NARRATIVE = "experiment_id IS NOT NULL AND incident_id IS NOT NULL AND narrative_type IS NOT NULL"
 
+# The files that have duplicates have no index: each of these statements reads the table once.
 COUNT_DUPLICATES = f"""
-WITH {_REPEATED}
-SELECT repeated.experiment_id, COUNT(*) AS n_narratives, SUM(n_rows) - COUNT(*) AS n_moved,
-       (SELECT COUNT(*) FROM narrative_results AS r WHERE r.experiment_id = repeated.experiment_id) AS n_before
-FROM repeated GROUP BY repeated.experiment_id ORDER BY repeated.experiment_id
+WITH counted AS (
+    SELECT experiment_id, COUNT(*) AS n_rows, {_NAMES_NARRATIVE} AND COUNT(*) > 1 AS is_repeated
+    FROM narrative_results GROUP BY experiment_id, incident_id, narrative_type)
+SELECT experiment_id, SUM(is_repeated) AS n_narratives, SUM(n_rows) AS n_before,
+       SUM(CASE WHEN is_repeated THEN n_rows - 1 ELSE 0 END) AS n_moved
+FROM counted GROUP BY experiment_id HAVING n_narratives > 0 ORDER BY experiment_id
 """
 
 #: rows that are to be set aside; dropped again in the same transaction
@@ -26,12 +24,14 @@ _CHOOSE = "CREATE TEMP TABLE chosen AS"
 
 #: all rows of a narrative but one: its newest success, else its newest error, else its newest row
 CHOOSE_DUPLICATES = f"""
-{_CHOOSE} WITH {_REPEATED},
+{_CHOOSE} WITH repeated AS (
+    SELECT experiment_id, incident_id, narrative_type FROM narrative_results WHERE {_NAMES_NARRATIVE}
+    GROUP BY experiment_id, incident_id, narrative_type HAVING COUNT(*) > 1),
 ranked AS (
     SELECT r.result_id, r.experiment_id, FIRST_VALUE(r.result_id) OVER best AS kept_id, ROW_NUMBER() OVER best AS place
-    FROM repeated JOIN narrative_results AS r
-        ON r.experiment_id = repeated.experiment_id AND r.incident_id = repeated.incident_id
-        AND r.narrative_type = repeated.narrative_type
+    FROM narrative_results AS r CROSS JOIN repeated
+        ON repeated.experiment_id = r.experiment_id AND repeated.incident_id = r.incident_id
+        AND repeated.narrative_type = r.narrative_type
     WINDOW best AS (
         PARTITION BY r.experiment_id, r.incident_id, r.narrative_type
         ORDER BY COALESCE(r.error_occurred = 0 AND r.detected IN (0, 1), 0) DESC,
@@ -56,9 +56,9 @@ WHERE r.experiment_id = :experiment_id AND NOT COALESCE(
 # --- setting aside ---------------------------------------------------------------------------------------------------
 
 COUNT_CHOSEN = """
-SELECT chosen.experiment_id, COUNT(*) AS n_moved,
-       (SELECT COUNT(*) FROM narrative_results AS r WHERE r.experiment_id IS chosen.experiment_id) AS n_before
-FROM temp.chosen GROUP BY chosen.experiment_id ORDER BY chosen.experiment_id
+SELECT r.experiment_id, COUNT(*) AS n_before, COUNT(chosen.result_id) AS n_moved
+FROM narrative_results AS r LEFT JOIN temp.chosen USING (result_id)
+GROUP BY r.experiment_id HAVING n_moved > 0 ORDER BY r.experiment_id
 """
 
 INSERT_REPORT = """
