@@ -17,6 +17,7 @@ from narrun_async.config import (
     ExperimentConfig,
     OperationalSettings,
     config_from_columns,
+    notices,
     snapshot_json,
     snapshot_sha256,
 )
@@ -124,7 +125,7 @@ async def plan_adoption(store: AdoptingStore, experiment: Experiment, request: A
         config=config,
         counts=counts,
         record=AdoptionRecord(experiment_id=experiment.experiment_id, cohort=cohort, columns=columns, past=past),
-        notices=_notices(experiment, source, cohort, survey, config, log_dir),
+        notices=[*_notices(experiment, source, cohort, survey, config, log_dir), *notices(config)],
     )
 
 
@@ -241,7 +242,7 @@ def _past_run(experiment: Experiment, survey: LegacySurvey, counts: ResultCounts
         ended_at=None if ended_at is None else max(started_at, ended_at),
         runtime_s=max(0.0, float(runtime_s)),
         n_saved=counts.n_success + counts.n_errors,
-        ended_why=f"the work of R, which left it as {columns.get('status') or 'nothing'}",
+        ended_why=f"the work of R, which left it as {columns.get('status') or 'nothing in particular'}",
     )
 
 
@@ -276,7 +277,11 @@ def _notices(
         f"all {cohort.n_narratives:,}" if is_whole else f"the first {cohort.n_narratives:,} of {source.n_narratives:,}"
     )
     narrower = "; --max-narratives makes it smaller, and only now" if is_whole else ""
-    found = [f"an experiment of R is taken up, its cohort is {size} narratives of {source.path}{narrower}"]
+    left_as = experiment.columns.get("status") or "nothing in particular"
+    found = [
+        f"an experiment of R, which left it as {left_as}, is taken up; its cohort is {size} narratives of"
+        f" {source.path}{narrower}"
+    ]
     if survey.n_outside:
         found.append(
             f"{survey.n_outside:,} of its results belong to no narrative of that cohort; they are set aside, whole, in"

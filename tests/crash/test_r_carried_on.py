@@ -104,7 +104,7 @@ def test_an_interrupted_experiment_of_r_is_carried_on_to_its_end(
         workplace.wait_for_rows(40 + 41 + 15, process)
         process.kill()
     banner = process.read_err()
-    assert f"an experiment of R is taken up, its cohort is all {NARRATIVES} narratives of {DATA_FILE}" in banner
+    assert f"which left it as running, is taken up; its cohort is all {NARRATIVES} narratives of {DATA_FILE}" in banner
     assert "1 of its results belong to no narrative of that cohort" in banner
     wait_until(workplace.lock_is_free, what="the lock is free", at_most_s=1)
     verify(workplace)
@@ -144,9 +144,6 @@ def test_an_interrupted_experiment_of_r_is_carried_on_to_its_end(
     )
 
 
-# --- killed at exactly this place ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """What all cases share."""
@@ -175,6 +172,42 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             migrated=migrated.directory,
             results=results_of_r(of_r.database),
         )
+
+
+# --- not taken up ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "config", "code", "says"),
+    [
+        ("http://93.184.216.34/v1/chat/completions", None, 78, "privacy.allow_remote"),
+        ("http://no-such-host.invalid/v1/chat/completions", None, 75, "cannot be resolved"),
+        ("http://${NO_SUCH_HOST}/v1/chat/completions", None, 78, "NO_SUCH_HOST is not set"),
+        ("http://me:word@127.0.0.1/v1/chat/completions", None, 78, "--api-url"),
+        ("http://127.0.0.1:9/v1/chat/completions", {"model__api_key_env": "NO_SUCH_KEY"}, 78, "NO_SUCH_KEY"),
+    ],
+)
+def test_where_its_calls_could_not_go_it_is_not_taken_up(
+    stage: Stage, tmp_path: Path, url: str, config: dict[str, str] | None, code: int, says: str
+) -> None:
+    """What is stored then is stored for good, so it must be right."""
+    workplace = Workplace(directory=tmp_path)
+    write_r_database(workplace.database, url)
+    stage.program.run(workplace, "migrate", "--fix-ids").expect(0)
+    before = dump(workplace.database)
+    named = []
+    if config is not None:
+        narratives = workplace.write_narratives(1)
+        named = ["--config", workplace.write_config(url="http://127.0.0.1:9/v1", narratives=narratives, **config)]
+
+    refused = stage.program.run(workplace, "resume", OPEN, *named).expect(code)
+
+    assert says in refused.err
+    assert ":word" not in refused.err
+    assert dump(workplace.database) == before
+
+
+# --- killed at exactly this place ------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("P02", "D14")

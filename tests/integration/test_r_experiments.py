@@ -495,7 +495,10 @@ async def test_a_dry_run_shows_it_and_writes_nothing(path: Path) -> None:
     code = await preview_run(request(path), {}, tell=told.append)
     assert code is ExitCode.COMPLETED
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-    assert any("an experiment of R is taken up, its cohort is all 8 narratives" in line for line in told)
+    assert any(
+        "an experiment of R, which left it as running, is taken up; its cohort is all 8 narratives" in line
+        for line in told
+    )
     assert any(line.startswith("to do      3 narratives") for line in told)
 
 

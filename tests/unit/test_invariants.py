@@ -324,7 +324,8 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
         [
             "INSERT INTO legacy_reports (experiment_id, reason, set_aside_at, narrun_version, n_before, n_moved)"
             f" VALUES ('{WHOLE}', 'duplicate', '2026-03-04T06:00:00.000+00:00', '0', 9, 1)",
-            f"INSERT INTO legacy_results SELECT *, '', '', 1 FROM narrative_results WHERE {SUCCESS_ROW}",
+            f"INSERT INTO legacy_results (result_id, {KEY}, set_aside_at, why, report_id)"
+            f" SELECT result_id, {KEY}, '', '', 1 FROM narrative_results WHERE {SUCCESS_ROW}",
         ],
     ),
     "a negative answer time": (

@@ -313,13 +313,12 @@ async def _add_servings_and_canaries(connection: aiosqlite.Connection, path: Pat
     )
 
 
-async def _carry_on_legacy(connection: aiosqlite.Connection, path: Path) -> None:
-    await create_legacy_tables(connection)
+async def _identify_sources(connection: aiosqlite.Connection, path: Path) -> None:
     await identify_sources(connection)
 
 
 #: step N brings a database from version N to N + 1
-MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs, _carry_on_legacy)
+MIGRATIONS: tuple[Migration, ...] = (_create_or_adopt, _add_servings_and_canaries, _add_scrubs, _identify_sources)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
@@ -364,6 +363,8 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> Migrated:
     for number in range(version, SCHEMA_VERSION):
         async with transaction(connection):
             await MIGRATIONS[number](connection, path)
+            # Whatever columns the results have now, those that are set aside have, too.
+            await create_legacy_tables(connection)
             await connection.execute(f"PRAGMA user_version = {number + 1}")
     return Migrated(backup=backup, set_aside=() if version else await list_reports(connection))
 
