@@ -99,6 +99,7 @@ class NothingToDo:
 
     experiment: Experiment
     mode: RunMode
+    selection: Selection
     counts: ResultCounts
     #: as in a plan
     drift: Sequence[Difference] = ()
@@ -195,7 +196,7 @@ async def plan_resume(
     adoption = None
     if is_legacy(experiment):
         if not is_incomplete(experiment) and (selection is Selection.MISSING or not counts.n_errors):
-            return NothingToDo(experiment=experiment, mode=mode, counts=counts)
+            return NothingToDo(experiment=experiment, mode=mode, selection=selection, counts=counts)
         adoption = await plan_adoption(store, experiment, _adoption_request(request, given, operational))
         experiment, config, counts = adoption.experiment, adoption.config, adoption.counts
         warnings = (*warnings, *adoption.notices)
@@ -216,7 +217,9 @@ async def plan_resume(
     drift = list_drift(experiment, current)
     told = (*warnings, *doubts, *(notices(current, environment) if current else ()))
     if n_remaining == 0 and not is_incomplete(experiment):
-        return NothingToDo(experiment=experiment, mode=mode, counts=counts, drift=drift, notices=told)
+        return NothingToDo(
+            experiment=experiment, mode=mode, selection=selection, counts=counts, drift=drift, notices=told
+        )
     return RunPlan(
         experiment=experiment,
         config=config,

@@ -125,7 +125,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
             plan = await plan_resume(store, database, request, environment, given)
         tell_plan(plan, tell)
         counts = plan.counts
-        tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.mode.value}")
+        tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
         tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors")
         if isinstance(plan, NothingToDo):
             tell("to do      nothing")

@@ -144,7 +144,10 @@ class MigrationForecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegacySurvey:
-    """The results of an experiment of the predecessor, counted against a data source; those outside it only in two."""
+    """The results of an experiment of the predecessor, counted against a data source.
+
+    Rows of no narrative of it count in `n_outside`, `response_sec` and the moments, and in nothing else.
+    """
 
     n_success: int
     n_errors: int
@@ -160,7 +163,6 @@ class LegacySurvey:
     n_false_positive: int
     n_false_negative: int
     n_true_negative: int
-    #: sum over all rows, those outside too
     response_sec: float
     #: local text, as R wrote it
     first_processed_at: str | None

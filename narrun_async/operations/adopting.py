@@ -95,7 +95,9 @@ async def plan_adoption(store: AdoptingStore, experiment: Experiment, request: A
     n_wanted = _cohort_size(experiment, source, survey, request.max_narratives)
     cohort = await store.load_cohort(source.checksum, max_narratives=n_wanted)
     if not cohort.n_narratives:
-        raise BadInputError(f"experiment {experiment.experiment_id} has no narratives in this database")
+        raise BadInputError(
+            f"experiment {experiment.experiment_id} has no result of a narrative of {source.path}, and nothing to retry"
+        )
     config = config_from_columns(
         experiment.columns,
         data_file=source.path,

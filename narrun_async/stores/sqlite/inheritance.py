@@ -50,6 +50,7 @@ LEGACY_CHANGES = {
 
 
 async def create_legacy_tables(connection: aiosqlite.Connection) -> None:
+    """Make what is missing of them. Safe to repeat."""
     for table, columns in {"legacy_reports": LEGACY_REPORTS, "legacy_changes": LEGACY_CHANGES}.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
         await connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({body})")
@@ -64,11 +65,8 @@ async def _mirror_results(connection: aiosqlite.Connection) -> Sequence[str]:
     columns = await _columns(connection, "narrative_results")
     present = await _columns(connection, "legacy_results")
     if not present:
-        body = ", ".join(
-            [*map(_declared, columns.items()), *(f"{one} {kind}" for one, kind in OF_LEGACY_RESULTS.items())]
-        )
-        await connection.execute(f"CREATE TABLE legacy_results ({body})")
-        await connection.execute("CREATE UNIQUE INDEX legacy_results_key ON legacy_results(result_id)")
+        own = [f"{name} {declaration}" for name, declaration in OF_LEGACY_RESULTS.items()]
+        await connection.execute(f"CREATE TABLE legacy_results ({', '.join([*map(_declared, columns.items()), *own])})")
     for column in columns.items() if present else ():
         if column[0] not in present:
             await connection.execute(f"ALTER TABLE legacy_results ADD COLUMN {_declared(column)}")

@@ -1,5 +1,6 @@
-"""Every SQL statement about what the predecessor left, by name. They read no column that a file of its first generation
-lacks, unless the comment says so.
+"""Every SQL statement about what the predecessor left, by name.
+
+Those on duplicates and ids run on files of any version, so they read the predecessor's columns only.
 """
 
 from __future__ import annotations
