@@ -68,6 +68,8 @@ def config_from_columns(
     document = {
         "experiment": {
             "name": _line(columns.get("experiment_name")) or str(experiment_id),
+            # The predecessor's files named one author, that of the experiment.
+            "author": _line(columns.get("prompt_author")),
             "notes": _text(columns.get("notes")),
         },
         "model": {
@@ -79,7 +81,6 @@ def config_from_columns(
         },
         "prompt": {
             "version": _line(columns.get("prompt_version")) or "unknown",
-            "author": _line(columns.get("prompt_author")),
             "system_prompt": _text(columns.get("system_prompt")),
             "user_template": columns["user_template"],
         },

@@ -12,6 +12,7 @@ from narrun_async.config import (
     OperationalSettings,
     config_from_columns,
     config_from_snapshot,
+    diff_snapshots,
     parse_config,
     snapshot_json,
 )
@@ -65,11 +66,10 @@ def named_configuration(**sections: dict[str, Any]) -> ExperimentConfig:
 def test_every_setting_is_what_the_columns_say() -> None:
     frozen = config_of().model_dump(exclude_defaults=True, exclude={"operational", "ignored_keys"})
     assert frozen == {
-        "experiment": {"name": "exp_037", "notes": "third try"},
+        "experiment": {"name": "exp_037", "author": "R", "notes": "third try"},
         "model": {"name": "gpt-oss-120b", "provider": "LM Studio", "api_url": URL, "temperature": 0.2},
         "prompt": {
             "version": "v2.1",
-            "author": "R",
             "system_prompt": "You judge accounts.\nAnswer in JSON.",
             "user_template": "Read: <<TEXT>>",
         },
@@ -109,7 +109,7 @@ def test_what_only_names_things_has_a_name_in_any_case() -> None:
     )
     assert config.experiment.name == ID
     assert config.experiment.notes is None
-    assert (config.prompt.version, config.prompt.author) == ("unknown", "two lines")
+    assert (config.prompt.version, config.experiment.author) == ("unknown", "two lines")
     assert config.run.seed is None
     assert config.data.file == "found/in/the/database.xlsx"
 
@@ -173,3 +173,23 @@ def test_an_address_that_can_be_stored_stays_whatever_a_person_gives_for_this_ru
 def test_a_variable_in_the_address_stays_a_variable() -> None:
     url = "http://${LM_HOST}:1234/v1/chat/completions"
     assert config_of(api_url=url).model.api_url == url
+
+
+def test_the_file_that_r_read_differs_in_nothing() -> None:
+    given = parse_config(
+        {
+            "experiment": {"name": "exp_037", "author": "R", "notes": "third try"},
+            "model": {"name": "gpt-oss-120b", "provider": "LM Studio", "api_url": URL, "temperature": 0.2},
+            "prompt": {
+                "version": "v2.1",
+                "system_prompt": COLUMNS["system_prompt"],
+                "user_template": COLUMNS["user_template"],
+            },
+            "data": {"file": "C:/ipv/cases.xlsx"},
+            "run": {"seed": 123, "save_incremental": True, "save_csv_json": False},
+        },
+        read_text=str,
+        origin="exp_037.yaml",
+        environment={},
+    )
+    assert diff_snapshots(snapshot_json(config_of(given)), snapshot_json(given)) == []
