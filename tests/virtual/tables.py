@@ -12,12 +12,20 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
+from narrun_async.stores.sqlite.inheritance import LEGACY_REPORTS, OF_LEGACY_RESULTS
 from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, SCRUBS, SERVINGS, TABLES
 
 Row = dict[str, Any]
 
 #: parents first
-COLUMNS = {**TABLES, "servings": SERVINGS, "canary_answers": CANARY_ANSWERS, "scrubs": SCRUBS}
+COLUMNS = {
+    **TABLES,
+    "servings": SERVINGS,
+    "canary_answers": CANARY_ANSWERS,
+    "scrubs": SCRUBS,
+    "legacy_reports": LEGACY_REPORTS,
+    "legacy_results": {**dict.fromkeys(TABLES["narrative_results"], ""), **OF_LEGACY_RESULTS},
+}
 _TABLES = tuple(COLUMNS)
 #: what is kept beside the tables so that nothing has to be counted again: narrative by key, narratives of a source,
 #: failed calls of a narrative, the latest number of each table
