@@ -9,29 +9,32 @@ from pathlib import Path
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
-from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
+from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint, require_allowed_address
 from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
+    NothingToDo,
     RunPlan,
     RunRequest,
     chosen_database,
     chosen_selection,
-    is_nothing_to_do,
     load_config,
     plan_new,
     plan_resume,
 )
+from narrun_async.app.showing import is_simulated
 from narrun_async.app.working import work_on
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode, NarrunError, UsageError
-from narrun_async.models import Experiment, ExperimentStatus, Selection
+from narrun_async.models import Experiment, ExperimentStatus, RunMode, Selection, UncalledCounts
+from narrun_async.operations.adopting import adopt
 from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.previewing import Preview, preview_file, preview_source
 from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, answer_words, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
+from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
 from narrun_async.runner import RunResult
@@ -61,9 +64,10 @@ async def run_experiment(
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     if given is not None and not resume:
         check_endpoint(given, environment, api_url=None)
-    async with writing(database, purpose="run") as (store, lock):
-        if store.backup:
-            tell(f"the database was brought up to date; the file as it was: {store.backup}")
+    async with writing(database, purpose="run", dedupe=request.dedupe) as (store, lock):
+        for line in migrated_lines(store.migrated):
+            tell(line)
+        plan: RunPlan | NothingToDo
         if resume:
             plan = await plan_resume(store, database, request, environment, given)
             await refuse_open_batches(store, plan.experiment.experiment_id)
@@ -72,13 +76,16 @@ async def run_experiment(
             plan = await plan_new(store, request, given, notices(given, environment))
         lock.note(f"{plan.mode.value} {plan.experiment.experiment_id}")
         tell_plan(plan, tell)
-        if is_nothing_to_do(plan):
+        if isinstance(plan, NothingToDo):
             await _tell_nothing_to_do(store, plan, tell, say)
             return ExitCode.COMPLETED
-        if request.backup and not store.backup:
+        if request.backup and not store.migrated.backup:
             tell(f"backup     {await store.back_up()}")
         api_url = request.api_url if resume else None
         async with open_endpoint(plan.config, environment, api_url=api_url) as endpoint:
+            if plan.adoption is not None:
+                await require_allowed_address(endpoint.url, allow_remote=plan.config.privacy.allow_remote)
+                await adopt(store, plan.adoption)
             for line in banner_lines(_banner(plan, endpoint, database)):
                 tell(line)
             most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
@@ -110,8 +117,12 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
         tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors{skipped}")
-        tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
-        uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
+        if isinstance(plan, NothingToDo):
+            tell("to do      nothing")
+            uncalled, answers = UncalledCounts(), None
+        else:
+            tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
+            uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
         preview = await preview_new(database, given)
@@ -209,10 +220,10 @@ async def export_files(store: SqliteStore, experiment: Experiment, directory: Pa
     tell("exported   " + ", ".join(str(path) for path in exported.paths))
 
 
-def tell_plan(plan: RunPlan, tell: Tell) -> None:
+def tell_plan(plan: RunPlan | NothingToDo, tell: Tell) -> None:
     for notice in plan.notices:
         tell(f"NOTE: {notice}")
-    if plan.ingest_report is not None:
+    if isinstance(plan, RunPlan) and plan.ingest_report is not None:
         for line in ingest_lines(plan.ingest_report):
             tell(line)
     if plan.drift:
@@ -250,12 +261,12 @@ def _placeholder_rules_of(experiment: Experiment) -> str | None:
     return recorded if isinstance(recorded, str) else None
 
 
-async def _tell_nothing_to_do(store: SqliteStore, plan: RunPlan, tell: Tell, say: Tell) -> None:
+async def _tell_nothing_to_do(store: SqliteStore, plan: NothingToDo, tell: Tell, say: Tell) -> None:
     experiment = plan.experiment
     tell(f"nothing to do: experiment {experiment.experiment_id} is complete; no call was made")
-    if plan.counts.n_errors and plan.mode.value == "resume":
+    if plan.counts.n_errors and plan.mode is RunMode.RESUME:
         tell(f"{plan.counts.n_errors} of its rows are errors; RETRY_ERRORS_ONLY=1 tries them again")
-    for line in summary_lines(await load_summary(store, experiment), simulated=plan.config.simulation is not None):
+    for line in summary_lines(await load_summary(store, experiment), simulated=is_simulated(experiment)):
         say(line)
 
 

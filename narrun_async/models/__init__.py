@@ -53,6 +53,23 @@ from narrun_async.models.experiments import (
     UncalledCounts,
 )
 from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.legacy import (
+    AdoptionRecord,
+    IdLeft,
+    IdObstacle,
+    IdPlan,
+    IdRepair,
+    IdRow,
+    Inheritance,
+    LegacySurvey,
+    Migrated,
+    MigrationForecast,
+    OddId,
+    PastRun,
+    SetAside,
+    SetAsideReason,
+    read_odd_id,
+)
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.reviews import (
     FilledRow,
@@ -70,6 +87,7 @@ from narrun_async.models.reviews import (
     WorkbookId,
 )
 from narrun_async.models.sources import (
+    ROWS_IDENTITY,
     DataSource,
     IngestReport,
     Screening,
@@ -83,7 +101,9 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "ROWS_IDENTITY",
     "SECOND_TRY",
+    "AdoptionRecord",
     "AnswerFormat",
     "Attempt",
     "Batch",
@@ -107,17 +127,28 @@ __all__ = [
     "FilledWorkbook",
     "FlagCounts",
     "FoundFiles",
+    "IdLeft",
+    "IdObstacle",
+    "IdPlan",
+    "IdRepair",
+    "IdRow",
     "IngestReport",
+    "Inheritance",
     "InvariantFinding",
     "Label",
     "LabelImport",
     "LeftAlone",
+    "LegacySurvey",
+    "Migrated",
+    "MigrationForecast",
     "NarrativeId",
     "NarrativeType",
     "NewBatch",
     "NewExperiment",
+    "OddId",
     "Outcome",
     "PageCursor",
+    "PastRun",
     "Prices",
     "ProgressMark",
     "RawReply",
@@ -142,6 +173,8 @@ __all__ = [
     "ScrubRecord",
     "Selection",
     "Serving",
+    "SetAside",
+    "SetAsideReason",
     "Skip",
     "SkipReason",
     "SourceNarrative",
@@ -157,5 +190,6 @@ __all__ = [
     "WorkItem",
     "WorkbookId",
     "WriterMessage",
+    "read_odd_id",
     "text_sha256",
 ]

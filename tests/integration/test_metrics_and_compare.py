@@ -29,7 +29,7 @@ from narrun_async.errors import ConfigurationError, NarrunError, UsageError
 from narrun_async.models import CohortRow, ExperimentId
 from narrun_async.stores import open_sqlite_writer
 from narrun_async.stores.sqlite.experiment_rows import experiment_columns
-from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS, SOURCE_NARRATIVES
+from narrun_async.stores.sqlite.schema import NARRATIVE_RESULTS, SOURCE_NARRATIVES
 
 #: stands in every text and in every answer, and must come out nowhere
 CANARY = "the heron on the weir"
