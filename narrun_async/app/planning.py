@@ -315,10 +315,19 @@ async def _find(
     # `latest` beside a configuration means the latest of that name; an id needs no help
     name = given.experiment.name if given is not None and wanted == LATEST else None
     try:
-        return await find_experiment(store, wanted, name=name)
+        return await find_experiment(store, wanted, name=name, selection=_wanted_of_latest(request, given))
     except UnknownExperimentError as error:
         refuse_older_copy(error, database, request.log_root)
         raise
+
+
+def _wanted_of_latest(request: RunRequest, given: ExperimentConfig | None) -> Selection:
+    """As `chosen_selection`, before it is known which experiment's settings count."""
+    if request.retry_errors_only or (
+        request.retry_errors_only is None and given and given.operational.retry_errors_only
+    ):
+        return Selection.ERRORS
+    return Selection.MISSING_AND_ERRORS if request.retry_errors else Selection.MISSING
 
 
 async def _take_up(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
@@ -98,6 +99,8 @@ async def run_experiment(
         await _finish(store, plan, result, request, endpoint=endpoint, tell=tell, say=say)
         if result.verdict.status is not ExperimentStatus.COMPLETED:
             tell_how_to_resume(plan, database, tell)
+        elif result.summary.counts.n_errors:
+            tell_how_to_resume(replace(plan, selection=Selection.ERRORS), database, tell, label="to retry:")
         return result.verdict.exit_code
 
 
@@ -270,7 +273,7 @@ async def _tell_nothing_to_do(store: SqliteStore, plan: NothingToDo, tell: Tell,
         say(line)
 
 
-def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell) -> None:
+def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell, *, label: str = "to go on:") -> None:
     """The exact commands, in the two ways that people work."""
     experiment = plan.experiment
     place = "" if database == DEFAULT_DATABASE else f"EXPERIMENTS_DB={shlex.quote(str(database))} "
@@ -279,5 +282,5 @@ def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell) -> None:
         place, option = f"{place}RETRY_ERRORS_ONLY=1 ", f"{option} --retry-errors-only"
     elif plan.selection is Selection.MISSING_AND_ERRORS:
         option = f"{option} --retry-errors"
-    tell("to go on:  " + f"{place}RESUME=1 EXPERIMENT_ID={experiment.experiment_id} make resume")
-    tell(f"       or  python -m narrun_async resume {experiment.experiment_id}{option}")
+    tell(f"{label}  {place}RESUME=1 EXPERIMENT_ID={experiment.experiment_id} make resume")
+    tell(f"{'or':>{len(label)}}  python -m narrun_async resume {experiment.experiment_id}{option}")

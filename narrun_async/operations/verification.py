@@ -8,12 +8,12 @@ from typing import Protocol
 
 from narrun_async.errors import ExitCode
 from narrun_async.models import ExperimentId, IdPlan, Inheritance, InvariantFinding
-from narrun_async.operations.experiments import LATEST, find_experiment
+from narrun_async.operations.experiments import LATEST, FindingStore, find_experiment
 from narrun_async.operations.repairing import find_repairs
-from narrun_async.ports import ExperimentStore, LegacyStore, VerificationStore
+from narrun_async.ports import LegacyStore, VerificationStore
 
 
-class VerifiableStore(ExperimentStore, VerificationStore, LegacyStore, Protocol):
+class VerifiableStore(FindingStore, VerificationStore, LegacyStore, Protocol):
     """What verifying needs of a store."""
 
 
@@ -50,7 +50,7 @@ async def verify(store: VerifiableStore, wanted: str | None) -> Verification:
     )
 
 
-async def _resolve(store: ExperimentStore, wanted: str) -> ExperimentId:
+async def _resolve(store: FindingStore, wanted: str) -> ExperimentId:
     if wanted == LATEST and (experiments := await store.list_experiments()):
         return experiments[0].experiment_id
     return (await find_experiment(store, wanted)).experiment_id
