@@ -253,6 +253,13 @@ LEFT JOIN narrative_results AS r
         tests=(BATCH_SUITE, "-k", "refusals_alone"),
     ),
     Mutation(
+        name="batch: what takes no call is left to a run",
+        file="narrun_async/operations/batches/collecting.py",
+        old="        if control.is_stopping:\n            return\n        rows",
+        new="        if control:\n            return\n        rows",
+        tests=(BATCH_SUITE, "-k", "takes_no_call"),
+    ),
+    Mutation(
         name="batch: files of closed ones stay",
         file="narrun_async/app/batches.py",
         old="        if batch.state is not BatchState.CLOSED or batch.keeps_files:\n",
