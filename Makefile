@@ -14,7 +14,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help analysis demo run resume test test-r-exports test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help analysis demo run resume test test-r test-r-exports test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,8 @@ resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest>
 test: $(DEV_ENV) ## run the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-r: $(DEV_ENV) ## the old R readers, run by real R over their files and ours (needs R with RSQLite; two minutes)
+	@$(BIN)/python -m pytest -s -o pythonpath=tests/crash tests/r/old_readers.py $(ARGS)
 test-r-exports: $(DEV_ENV) ## exports and the R snippet, read by real R (haven, readxl, jsonlite, RSQLite)
 	@$(BIN)/python -m pytest -s tests/r/exports_in_r.py $(ARGS)
 

@@ -22,6 +22,16 @@ def _local_text(second: int) -> str:
     return datetime.fromtimestamp(second).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def parse_local(text: object) -> datetime | None:
+    """What `local_text` wrote, here or by the predecessor; None where it is no moment."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def utc_text(moment: datetime) -> str:
     """An aware datetime in UTC, ISO 8601 with milliseconds."""
     # `astimezone` takes 0.7 µs even where there is nothing to do, and a row has two such times

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from narrun_async.metrics import ConfusionCounts
 from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
+    AdoptionRecord,
     AnswerIndicators,
     Batch,
     BatchId,
@@ -27,10 +28,14 @@ from narrun_async.models import (
     Experiment,
     ExperimentId,
     FlagCounts,
+    IdRepair,
+    IdRow,
     IngestRecord,
     IngestReport,
+    Inheritance,
     InvariantFinding,
     LabelImport,
+    LegacySurvey,
     NarrativeId,
     NewBatch,
     NewExperiment,
@@ -439,6 +444,32 @@ class ScrubStore(TextPresence, Protocol):
         :returns: the latest record; None where there never was a text
         :raises LockHeldError: the rows are scrubbed, but a reader keeps the older state alive
         :raises StorageError: the disk refuses, or has no room for the file to be written anew
+        """
+
+
+class LegacyStore(Protocol):
+    """What carrying on the predecessor's work needs; apart from `Store`, because an experiment of ours has none."""
+
+    async def list_rows_of_odd_ids(self) -> Sequence[IdRow]:
+        """Every row whose id is odd (`read_odd_id`), and every row whose id an odd one stands for; narratives first."""
+
+    async def repair_ids(self, repairs: Sequence[IdRepair]) -> None:
+        """Give rows the ids that theirs stand for, and keep what they had: all of it in one transaction."""
+
+    async def survey_results(self, experiment_id: ExperimentId, data_checksum: str) -> LegacySurvey:
+        """Count an experiment's results against a data source."""
+
+    async def adopt_experiment(self, record: AdoptionRecord) -> None:
+        """Take an experiment up, in one transaction.
+
+        Results outside the cohort are set aside, the predecessor's own work becomes a run, the columns are set, and
+        what they held is kept.
+        """
+
+    async def load_inheritance(self, experiment_id: ExperimentId | None) -> Inheritance:
+        """What is there of the predecessor's, and what was set aside.
+
+        :param experiment_id: of this experiment only; None: of the whole database
         """
 
 

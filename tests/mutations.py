@@ -49,6 +49,8 @@ STORE_SUITE = "tests/contract/test_store_contract.py"
 BATCH_SUITE = "tests/integration/test_batches.py"
 BATCH_STORE_SUITE = "tests/contract/test_batch_store_contract.py"
 UNCALLED_SUITE = "tests/contract/test_store_uncalled.py"
+R_FILES = "tests/integration/test_r_duplicates_and_ids.py"
+R_EXPERIMENTS = "tests/integration/test_r_experiments.py"
 
 MUTATIONS = (
     Mutation(
@@ -251,6 +253,13 @@ LEFT JOIN narrative_results AS r
         tests=(BATCH_SUITE, "-k", "refusals_alone"),
     ),
     Mutation(
+        name="batch: what takes no call is left to a run",
+        file="narrun_async/operations/batches/collecting.py",
+        old="        if control.is_stopping:\n            return\n        rows",
+        new="        if control:\n            return\n        rows",
+        tests=(BATCH_SUITE, "-k", "takes_no_call"),
+    ),
+    Mutation(
         name="batch: files of closed ones stay",
         file="narrun_async/app/batches.py",
         old="        if batch.state is not BatchState.CLOSED or batch.keeps_files:\n",
@@ -327,6 +336,56 @@ LEFT JOIN narrative_results AS r
         old="default-src 'none'; ",
         new="",
         tests=("tests/unit/test_report_rendering.py", "-k", "nothing_is_loaded"),
+    ),
+    Mutation(
+        name="R: the newest of several results stays, answer or not",
+        file="narrun_async/stores/sqlite/legacy_statements.py",
+        old="ORDER BY COALESCE(r.error_occurred = 0 AND r.detected IN (0, 1), 0) DESC,\n"
+        "                 COALESCE(r.error_occurred = 1, 0) DESC, r.result_id DESC))",
+        new="ORDER BY r.result_id DESC))",
+        tests=(R_FILES, "-k", "one_result_stays"),
+    ),
+    Mutation(
+        name="R: results that cannot stay are deleted and not kept",
+        file="narrun_async/stores/sqlite/inheritance.py",
+        old='        await connection.execute(move, counts | stamp | {"report_id": report.lastrowid})\n',
+        new="        assert move and report\n",
+        tests=(R_FILES, "-k", "one_result_stays"),
+    ),
+    Mutation(
+        name="R: results with a lost id are asked and paid for again",
+        file="narrun_async/operations/repairing.py",
+        old="    if n_strays:\n",
+        new="    if n_strays < 0:\n",
+        tests=(R_FILES, "-k", "lost_their_narratives"),
+    ),
+    Mutation(
+        name="R: a finished pilot grows when its errors are retried",
+        file="narrun_async/operations/adopting.py",
+        old="    most = survey.last_rank if experiment.status is ExperimentStatus.COMPLETED else source.n_narratives\n",
+        new="    most = source.n_narratives\n",
+        tests=(R_EXPERIMENTS, "-k", "pilot"),
+    ),
+    Mutation(
+        name="R: the time that it took is forgotten",
+        file="narrun_async/operations/adopting.py",
+        old="        runtime_s=max(0.0, float(runtime_s)),\n",
+        new="        runtime_s=0.0,\n",
+        tests=(R_EXPERIMENTS, "-k", "no_time_is_lost"),
+    ),
+    Mutation(
+        name="R: results of no narrative stay among the results",
+        file="narrun_async/stores/sqlite/legacy.py",
+        old="                await set_outside_aside(\n",
+        new="                (lambda *_, **__: None)(\n",
+        tests=(R_EXPERIMENTS, "-k", "no_narrative_of_the_cohort"),
+    ),
+    Mutation(
+        name="R: texts of what was set aside outlive a scrub",
+        file="narrun_async/stores/sqlite/scrubbing.py",
+        old='    "legacy_results": _OF_RESULTS,\n',
+        new="",
+        tests=(R_EXPERIMENTS, "-k", "scrubbing"),
     ),
 )
 

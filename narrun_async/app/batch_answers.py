@@ -16,7 +16,7 @@ from narrun_async import __version__
 from narrun_async.app.batches import BatchRequest, batch_directory, chosen_batches, named, option, remove_closed_files
 from narrun_async.app.databases import reading, writing
 from narrun_async.app.endpoints import open_batch_provider
-from narrun_async.app.planning import RunPlan, plan_resume
+from narrun_async.app.planning import RunPlan, take_up
 from narrun_async.app.running import Tell, tell_plan
 from narrun_async.app.showing import is_simulated
 from narrun_async.batching.requests import experiment_key
@@ -219,7 +219,7 @@ async def _collect_files(
     """:param numbers: the batches that the files answer; None: whichever do"""
     run = request.run
     async with writing(request.database, purpose="batch collect") as (store, _):
-        plan = await plan_resume(store, request.database, run, request.environment, None)
+        plan = await take_up(store, request.database, run, request.environment, None)
         tell_plan(plan, tell)
         experiment = plan.experiment
         # Answers quote narratives, and would bring back what was taken out.

@@ -14,8 +14,8 @@ import anyio
 
 from narrun_async.app.allowances import budget_limits
 from narrun_async.app.databases import reading, writing
-from narrun_async.app.endpoints import call_spec, open_batch_provider
-from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, load_config, plan_new, plan_resume
+from narrun_async.app.endpoints import call_spec, endpoint_url, open_batch_provider, require_allowed_address
+from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, load_config, plan_new, take_up
 from narrun_async.app.running import Tell, tell_plan
 from narrun_async.batching.requests import endpoint_of
 from narrun_async.batching.shards import ShardLimits
@@ -26,6 +26,7 @@ from narrun_async.config.sections import AUTO
 from narrun_async.errors import ExitCode, StorageError, UsageError
 from narrun_async.finalizer import finalize
 from narrun_async.models import Batch, BatchState, Experiment, ExperimentStatus
+from narrun_async.operations.adopting import adopt
 from narrun_async.operations.batches.cancelling import abandon, cancel, withdraw
 from narrun_async.operations.batches.exporting import ExportOrder, export_batches
 from narrun_async.operations.batches.submitting import SETTLE_S, Submitter
@@ -82,7 +83,7 @@ async def export_experiment(
     database = chosen_database(run, new, environment)
     async with writing(database, purpose="batch export") as (store, _):
         if new is None:
-            plan = await plan_resume(store, database, run, environment, None)
+            plan = await take_up(store, database, run, environment, None)
         else:
             plan = await plan_new(store, run, new, notices(new, environment))
             # No process works on it; it waits for its batches.
@@ -90,6 +91,10 @@ async def export_experiment(
             waiting = {"status": ExperimentStatus.INTERRUPTED.value}
             await store.update_experiment(plan.experiment.experiment_id, waiting)
         tell_plan(plan, tell)
+        if plan.adoption is not None:
+            url = endpoint_url(plan.config, environment)
+            await require_allowed_address(url, allow_remote=plan.config.privacy.allow_remote)
+            await adopt(store, plan.adoption)
         order = ExportOrder(
             experiment=plan.experiment,
             selection=plan.selection,
@@ -135,7 +140,7 @@ async def submit_batches(request: BatchRequest, *, resubmit: bool, tell: Tell) -
     """
     run, database = request.run, request.database
     async with writing(database, purpose="batch submit") as (store, _):
-        plan = await plan_resume(store, database, run, request.environment, None)
+        plan = await take_up(store, database, run, request.environment, None)
         tell_plan(plan, tell)
         batches = await chosen_batches(store, plan.experiment, request.numbers, states=UNSENT)
         if not batches:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from narrun_async.config import DataSection
 from narrun_async.errors import StorageError
 from narrun_async.logs import make_private_directory
-from narrun_async.models import IngestReport
-from narrun_async.operations.ingesting import SourceFile, ingest
-from narrun_async.operations.screening import ScreenedSource, screen
+from narrun_async.operations.ingesting import SourceFile
 from narrun_async.sources import file_checksum, file_md5, open_source
 from narrun_async.sources.screening_rules import load_rules
 from narrun_async.stores import (
@@ -44,9 +42,10 @@ def checked_database(path: Path) -> Path:
 
 
 @asynccontextmanager
-async def writing(path: Path, *, purpose: str) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
+async def writing(path: Path, *, purpose: str, dedupe: bool = True) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
     """The database, ours alone until the end.
 
+    :param dedupe: set older results of the same narrative aside where the predecessor left several, instead of refusing
     :raises LockHeldError: another process works on it
     :raises StorageError: it cannot be used; it is left as it was
     """
@@ -56,7 +55,7 @@ async def writing(path: Path, *, purpose: str) -> AsyncIterator[tuple[SqliteStor
         raise StorageError(f"cannot make its directory: {error.strerror}", path=path) from error
     refuse_network_file_system(path)
     with DatabaseLock(path, purpose=purpose) as lock:
-        store = await open_sqlite_writer(path)
+        store = await open_sqlite_writer(path, dedupe=dedupe)
         try:
             yield store, lock
         finally:
@@ -88,28 +87,3 @@ def source_file(data: DataSection) -> SourceFile:
         rules_file=rules_file,
         on_conflict=data.on_conflict,
     )
-
-
-async def ingest_file(database: Path, data: DataSection) -> IngestReport:
-    """`narrun ingest`."""
-    async with writing(database, purpose=f"ingest {data.file}") as (store, _):
-        return await ingest(store, source_file(data))
-
-
-async def screen_database(path: Path, rules_file: Path | None) -> Sequence[ScreenedSource]:
-    """`narrun screen`.
-
-    :raises ConfigurationError: the rule file is wrong; nothing was changed
-    """
-    rules = load_rules(rules_file)
-    async with writing(path, purpose="screen") as (store, _):
-        return await screen(store, rules)
-
-
-async def migrate_database(path: Path) -> Path | None:
-    """`narrun migrate`: opening for writing is all it takes.
-
-    :returns: the backup, or None when the schema was up to date
-    """
-    async with writing(path, purpose="migrate") as (store, _):
-        return store.backup

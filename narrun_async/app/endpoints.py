@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from narrun_async.answer_format import probe_format, response_format
 from narrun_async.caller import CallSpec, FormatChoice
@@ -18,7 +21,7 @@ from narrun_async.config import (
     resolve_api_key,
 )
 from narrun_async.config.sections import AUTO
-from narrun_async.errors import UsageError
+from narrun_async.errors import ConfigurationError, TemporaryError, UsageError
 from narrun_async.models import AnswerFormat
 from narrun_async.ports import BatchProvider, ChatProvider
 from narrun_async.prompting import RequestFields, RequestTemplate, bound_probe_bodies
@@ -145,6 +148,43 @@ async def _start_simulation(section: SimulationSection, open_until_end: AsyncExi
 
     endpoint = await open_until_end.enter_async_context(SimulatedEndpoint(Behaviour(**section.model_dump())))
     return endpoint.url
+
+
+async def addresses_of(url: str) -> list[str]:
+    """What the host of a URL stands for now.
+
+    :raises OSError: nobody knows
+    """
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(parts.hostname, parts.port or 0, type=socket.SOCK_STREAM)
+    return sorted({str(address[0]) for *_, address in found})
+
+
+async def require_allowed_address(url: str, *, allow_remote: bool) -> None:
+    """To be called before it is stored for good whether narratives may leave this machine and private networks.
+
+    The egress guard decides again at every dial.
+
+    :raises ConfigurationError: no call would be let through
+    :raises TemporaryError: the host cannot be resolved, so that cannot be known
+    """
+    from narrun_async.providers.egress import address_is_allowed
+
+    host = urlsplit(url).hostname
+    try:
+        addresses = await addresses_of(url)
+    except OSError as error:
+        raise TemporaryError(
+            f"{host} cannot be resolved, so it cannot be told whether narratives may be sent there",
+            advice="try again when the name is known, or give another address with --api-url; nothing was changed",
+        ) from error
+    if not any(address_is_allowed(one, allow_remote=allow_remote) for one in addresses):
+        raise ConfigurationError(
+            f"{host} is {', '.join(addresses)}; calls may go to this machine and private addresses only",
+            advice="give another address with --api-url, or name a configuration with --config that says"
+            " `privacy.allow_remote: true` and who approved it; nothing was changed",
+        )
 
 
 def call_spec(config: ExperimentConfig, decided: AnswerFormat | None = None) -> CallSpec:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from urllib.parse import urlsplit
 
 from narrun_async.answer_format import BINDING_FORMATS, probe_format
 from narrun_async.app.databases import reading, source_file
-from narrun_async.app.endpoints import call_spec, endpoint_url, open_endpoint, request_fields
+from narrun_async.app.endpoints import addresses_of, call_spec, endpoint_url, open_endpoint, request_fields
 from narrun_async.app.planning import RunRequest, chosen_database, load_config
 from narrun_async.caller import PROBE_DEADLINE_S, ask_once
 from narrun_async.config import ExperimentConfig, ProviderKind, notices, resolve_api_key
@@ -40,6 +38,7 @@ from narrun_async.reporting.diagnosis import (
     overall_exit_code,
     wrong,
 )
+from narrun_async.reporting.legacy_lines import inheritance_json, inheritance_lines
 from narrun_async.reporting.verification_lines import verification_json, verification_lines
 from narrun_async.sources.screening_rules import load_rules
 from narrun_async.sources.yaml_file import text_reader
@@ -64,9 +63,15 @@ async def verify_database(database: Path, wanted: str | None, *, as_json: bool) 
         result = await verify(store, wanted)
     if as_json:
         document = verification_json(result.findings, experiment_id=result.experiment_id)
+        document["inherited"] = inheritance_json(result.inheritance, result.odd_ids)
         return Examination(lines=[json.dumps(document, ensure_ascii=False, indent=2)], exit_code=result.exit_code)
     whose = "all experiments" if result.experiment_id is None else f"experiment {result.experiment_id}"
-    lines = [f"{database}: {whose}", *verification_lines(result.findings)]
+    inherited = inheritance_lines(result.inheritance, result.odd_ids)
+    lines = [
+        f"{database}: {whose}",
+        *([*inherited, ""] if inherited else []),
+        *verification_lines(result.findings),
+    ]
     return Examination(lines=lines, exit_code=result.exit_code)
 
 
@@ -172,25 +177,22 @@ async def _judge_address(config: ExperimentConfig, environment: Mapping[str, str
         url = endpoint_url(config, environment)
     except NarrunError as error:
         return [_of_error(CONFIGURATION, error)]
-    parts = urlsplit(url)
-    assert parts.hostname is not None
+    host = urlsplit(url).hostname
     try:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(parts.hostname, parts.port or 0, type=socket.SOCK_STREAM)
+        addresses = await addresses_of(url)
     except OSError:
         return []  # the probe says so, and what to do
-    addresses = sorted({str(address[0]) for *_, address in found})
     allowed = [one for one in addresses if address_is_allowed(one, allow_remote=config.privacy.allow_remote)]
     if not allowed:
         return [
             wrong(
                 CONFIGURATION,
-                f"{parts.hostname} is {', '.join(addresses)}; calls may go to this machine and private addresses only",
+                f"{host} is {', '.join(addresses)}; calls may go to this machine and private addresses only",
                 "correct `model.api_url`, or set `privacy.allow_remote` and say who approved it",
                 exit_code=ExitCode.CONFIGURATION,
             )
         ]
-    return [fine(CONFIGURATION, f"{parts.hostname} is {', '.join(allowed)}, where calls may go")]
+    return [fine(CONFIGURATION, f"{host} is {', '.join(allowed)}, where calls may go")]
 
 
 async def _probe(config: ExperimentConfig, environment: Mapping[str, str]) -> Sequence[Diagnosis]:

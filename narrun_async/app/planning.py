@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from narrun_async.app.databases import checked_database, source_file
+from narrun_async.app.restored import compare_with_journal, refuse_older_copy
 from narrun_async.config import (
     Difference,
     ExperimentConfig,
@@ -17,8 +18,17 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
-from narrun_async.errors import BadInputError, NarrunError, StorageError, UnknownExperimentError, UsageError
-from narrun_async.models import Experiment, IngestReport, ResultCounts, RunMode, Selection, UncalledCounts
+from narrun_async.errors import BadInputError, NarrunError, UnknownExperimentError, UsageError
+from narrun_async.models import (
+    ROWS_IDENTITY,
+    Experiment,
+    IngestReport,
+    ResultCounts,
+    RunMode,
+    Selection,
+    UncalledCounts,
+)
+from narrun_async.operations.adopting import Adoption, AdoptionRequest, is_legacy, plan_adoption
 from narrun_async.operations.experiments import (
     LATEST,
     create_experiment,
@@ -31,17 +41,17 @@ from narrun_async.operations.experiments import (
 from narrun_async.operations.ingesting import ingest
 from narrun_async.operations.screening import ensure_screened, refuse_other_rules, rules_differ
 from narrun_async.operations.scrubbing import refuse_scrubbed
-from narrun_async.ports import Store, TextPresence
-from narrun_async.progress.commits import FILE_NAME as JOURNAL
-from narrun_async.progress.commits import read_journal, require_all_committed
+from narrun_async.ports import LegacyStore, Store, TextPresence
 from narrun_async.sources import file_checksum, file_md5
 from narrun_async.sources.yaml_file import load_yaml, text_reader
 
 DEFAULT_DATABASE = Path("data/experiments.db")
 SMOKE_CONFIG = Path("configs/exp_101_smoke.yaml")
+#: the one setting of `run` that decides what an experiment is
+_MAX_NARRATIVES = "run.max_narratives"
 
 
-class PlanningStore(Store, TextPresence, Protocol):
+class PlanningStore(Store, TextPresence, LegacyStore, Protocol):
     """What planning needs of a store."""
 
 
@@ -67,6 +77,8 @@ class RunRequest:
     export_root: Path = Path("exports")
     #: go on although the database holds less than its journal says
     accept_restored: bool = False
+    #: set older results of the same narrative aside where the predecessor left several, instead of refusing the file
+    dedupe: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +101,25 @@ class RunPlan:
     notices: Sequence[str] = ()
     #: the database holds less than its journal says, and that was asked for
     accepts_restored: bool = False
+    #: an experiment of the predecessor that has to be taken up first; `experiment` is what it is going to be
+    adoption: Adoption | None = None
 
     @property
     def n_to_ask(self) -> int:
         return self.n_remaining - self.uncalled.n_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingToDo:
+    """Everything that was asked for is there, and the experiment says so."""
+
+    experiment: Experiment
+    mode: RunMode
+    selection: Selection
+    counts: ResultCounts
+    #: as in a plan
+    drift: Sequence[Difference] = ()
+    notices: Sequence[str] = ()
 
 
 def load_config(path: Path, environment: Mapping[str, str], overrides: Mapping[str, object]) -> ExperimentConfig:
@@ -190,104 +217,172 @@ async def plan_resume(
     request: RunRequest,
     environment: Mapping[str, str],
     given: ExperimentConfig | None,
-) -> RunPlan:
-    """Take up an experiment with its stored configuration, whatever the YAML says today.
+) -> RunPlan | NothingToDo:
+    """Take up an experiment with its stored configuration, whatever the YAML says today. Only reads.
 
     :param given: the configuration file that was named, if one was
     :raises UsageError: no id, or one that leads nowhere
-    :raises BadInputError: something remains, and its texts were scrubbed
+    :raises BadInputError: something remains, and its texts were scrubbed; or see `plan_adoption`
     :raises StorageError: the database holds less of the experiment than was committed to it
     """
-    if "run.max_narratives" in request.overrides:
-        raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
+    wanted = await _find_wanted(store, database, request, environment, given)
+    if is_legacy(wanted.experiment) and wanted.has_nothing_left:
+        return wanted.nothing_to_do()
+    plan = await _take_up(store, database, request, environment, wanted)
+    if plan.n_remaining or is_incomplete(plan.experiment):
+        return plan
+    return wanted.nothing_to_do(drift=plan.drift, notices=plan.notices)
+
+
+async def take_up(
+    store: PlanningStore,
+    database: Path,
+    request: RunRequest,
+    environment: Mapping[str, str],
+    given: ExperimentConfig | None,
+) -> RunPlan:
+    """`plan_resume` for whoever needs the plan of an experiment, be it complete or not.
+
+    :raises NarrunError: as `plan_resume`
+    """
+    wanted = await _find_wanted(store, database, request, environment, given)
+    return await _take_up(store, database, request, environment, wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """An experiment that is to go on, and what people said of that."""
+
+    experiment: Experiment
+    counts: ResultCounts
+    selection: Selection
+    operational: OperationalSettings
+    #: the configuration file that was named; and what is compared with: that, else the recorded one as it is today
+    given: ExperimentConfig | None
+    current: ExperimentConfig | None
+    notices: Sequence[str]
+
+    @property
+    def mode(self) -> RunMode:
+        return RunMode.RESUME if self.selection is Selection.MISSING else RunMode.RETRY_ERRORS
+
+    @property
+    def has_nothing_left(self) -> bool:
+        """By what the experiment itself says of its state."""
+        has_errors = self.selection is not Selection.MISSING and self.counts.n_errors > 0
+        return not is_incomplete(self.experiment) and not has_errors
+
+    def nothing_to_do(self, *, drift: Sequence[Difference] = (), notices: Sequence[str] = ()) -> NothingToDo:
+        return NothingToDo(
+            experiment=self.experiment,
+            mode=self.mode,
+            selection=self.selection,
+            counts=self.counts,
+            drift=drift,
+            notices=notices,
+        )
+
+
+async def _find_wanted(
+    store: PlanningStore,
+    database: Path,
+    request: RunRequest,
+    environment: Mapping[str, str],
+    given: ExperimentConfig | None,
+) -> _Wanted:
+    experiment = await _find(store, database, request, given)
+    current, warnings = given, list[str]()
+    if current is None:
+        current, warnings = _recorded_config(experiment, environment, request.overrides)
+    operational = _operational(current, request.overrides)
+    return _Wanted(
+        experiment=experiment,
+        counts=await store.count_results(experiment),
+        selection=chosen_selection(request, operational, resume=True),
+        operational=operational,
+        given=given,
+        current=current,
+        notices=warnings,
+    )
+
+
+async def _find(
+    store: PlanningStore, database: Path, request: RunRequest, given: ExperimentConfig | None
+) -> Experiment:
     wanted = request.experiment_id or (given.operational.experiment_id if given else None)
     if wanted is None:
         raise UsageError("RESUME needs an experiment id", advice=await _advise_ids(store))
     # `latest` beside a configuration means the latest of that name; an id needs no help
     name = given.experiment.name if given is not None and wanted == LATEST else None
     try:
-        experiment = await find_experiment(store, wanted, name=name)
+        return await find_experiment(store, wanted, name=name, selection=_wanted_of_latest(request, given))
     except UnknownExperimentError as error:
-        _refuse_older_copy(error, database, request.log_root)
+        refuse_older_copy(error, database, request.log_root)
         raise
-    current = given
-    warnings: Sequence[str] = ()
-    if current is None:
-        current, warnings = _recorded_config(experiment, environment, request.overrides)
-    operational = _operational(current, request.overrides)
-    selection = chosen_selection(request, operational, resume=True)
-    config = config_from_snapshot(require_snapshot(experiment), operational=operational)
-    counts = await store.count_results(experiment)
-    accepts_restored, doubts = _compare_with_journal(experiment, counts, database, accept=request.accept_restored)
-    n_remaining = await store.count_remaining(experiment, selection)
-    uncalled = await store.count_uncalled(experiment, selection)
+
+
+def _wanted_of_latest(request: RunRequest, given: ExperimentConfig | None) -> Selection:
+    """As `chosen_selection`, before it is known which experiment's settings count."""
+    if request.retry_errors_only or (
+        request.retry_errors_only is None and given and given.operational.retry_errors_only
+    ):
+        return Selection.ERRORS
+    return Selection.MISSING_AND_ERRORS if request.retry_errors else Selection.MISSING
+
+
+async def _take_up(
+    store: PlanningStore, database: Path, request: RunRequest, environment: Mapping[str, str], wanted: _Wanted
+) -> RunPlan:
+    experiment, selection, current = wanted.experiment, wanted.selection, wanted.current
+    told = list(wanted.notices)
+    adoption = None
+    if is_legacy(experiment):
+        adoption = await plan_adoption(store, experiment, _adoption_request(request, wanted.given, wanted.operational))
+        experiment, config, counts = adoption.experiment, adoption.config, adoption.counts
+        n_remaining, uncalled = counts.remaining(selection), UncalledCounts()
+        told += adoption.notices
+    else:
+        if _MAX_NARRATIVES in request.overrides:
+            raise UsageError("--max-narratives cannot change an experiment: its cohort was frozen when it was created")
+        config, counts = (
+            config_from_snapshot(require_snapshot(experiment), operational=wanted.operational),
+            wanted.counts,
+        )
+        n_remaining = await store.count_remaining(experiment, selection)
+        uncalled = await store.count_uncalled(experiment, selection)
+    runs = await store.list_runs(experiment.experiment_id)
+    accepts_restored, doubts = compare_with_journal(experiment, counts, runs, database, accept=request.accept_restored)
     if n_remaining > uncalled.n_rows:
         await refuse_scrubbed(store, experiment.cohort)
     if _has_changed(Path(config.data.file), experiment.cohort.data_checksum):
-        warnings = (
-            *warnings,
-            f"{config.data.file} has changed since it was loaded; the texts in the database are used",
-        )
+        told.append(f"{config.data.file} has changed since it was loaded; the texts in the database are used")
     return RunPlan(
         experiment=experiment,
         config=config,
-        mode=RunMode.RESUME if selection is Selection.MISSING else RunMode.RETRY_ERRORS,
+        mode=wanted.mode,
         selection=selection,
         counts=counts,
         n_remaining=n_remaining,
         uncalled=uncalled,
         drift=list_drift(experiment, current),
-        notices=(*warnings, *doubts, *(notices(current, environment) if current else ())),
+        notices=(*told, *doubts, *(notices(current, environment) if current else ())),
         accepts_restored=accepts_restored,
+        adoption=adoption,
     )
 
 
-def _refuse_older_copy(error: UnknownExperimentError, database: Path, log_root: Path) -> None:
-    """:raises StorageError: results of an experiment were committed that the database does not know any more"""
-    if error.candidates:
-        return
-    for journal in sorted((log_root / "experiments").glob(f"{error.wanted}*/{JOURNAL}")):
-        if _holds_something(journal):
-            raise StorageError(
-                f"does not hold experiment {journal.parent.name}, and {journal} knows of its results: its -wal file "
-                "was removed, it is an older copy, or the experiment is in another database",
-                path=database,
-                advice="put the right file back, with its -wal beside it, or name the other one with --db",
-            ) from error
-
-
-def _holds_something(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
-
-
-def _compare_with_journal(
-    experiment: Experiment, counts: ResultCounts, database: Path, *, accept: bool
-) -> tuple[bool, Sequence[str]]:
-    """Whether less is there than was committed and that is accepted, and what people should know.
-
-    :raises StorageError: less is there than was committed
-    """
-    if experiment.log_dir is None:
-        return False, ()
-    path = Path(experiment.log_dir) / JOURNAL
-    try:
-        committed = read_journal(path)
-    except OSError as error:
-        committed, why = None, f"({error.strerror})"
-    else:
-        why = "and has no line that can be read"
-    if committed is None:
-        # An experiment that was killed before its first commit, or that the predecessor made, has none.
-        if _holds_something(path) or (counts.n_rows and experiment.config_json is not None):
-            return False, [f"{path} cannot be used {why}: results that are missing would not be noticed"]
-        return False, ()
-    if accept and committed.exceeds(counts):
-        return True, [f"{database} is taken as it is; what is missing is asked for again"]
-    require_all_committed(committed, counts, database=database, journal=path)
-    return False, ()
+def _adoption_request(
+    request: RunRequest, given: ExperimentConfig | None, operational: OperationalSettings
+) -> AdoptionRequest:
+    max_narratives = request.overrides.get(_MAX_NARRATIVES)
+    return AdoptionRequest(
+        given=given,
+        config_file=request.config_file if given is not None else None,
+        operational=operational,
+        max_narratives=max_narratives if isinstance(max_narratives, int) else None,
+        api_url=request.api_url,
+        log_root=request.log_root,
+    )
 
 
 async def _advise_ids(store: Store) -> str:
@@ -299,6 +394,8 @@ async def _advise_ids(store: Store) -> str:
 
 def _has_changed(file: Path, checksum: str) -> bool:
     """Whether another file stands where a cohort came from. One that is gone or cannot be read is not needed."""
+    if checksum.startswith(ROWS_IDENTITY):
+        return False  # the predecessor kept nothing to compare with
     try:
         return checksum not in (file_checksum(file), file_md5(file))
     except BadInputError:
@@ -307,13 +404,13 @@ def _has_changed(file: Path, checksum: str) -> bool:
 
 def _recorded_config(
     experiment: Experiment, environment: Mapping[str, str], overrides: Mapping[str, object]
-) -> tuple[ExperimentConfig | None, Sequence[str]]:
+) -> tuple[ExperimentConfig | None, list[str]]:
     """The file that the experiment was created from, as it is today; only to compare, so it may be gone or broken."""
     recorded = experiment.columns.get("config_file")
     if not isinstance(recorded, str) or not os.path.isfile(recorded):  # noqa: PTH113 - false where it may not be looked at
-        return None, ()
+        return None, []
     try:
-        return load_config(Path(recorded), environment, overrides), ()
+        return load_config(Path(recorded), environment, overrides), []
     except NarrunError as error:
         return None, [f"the configuration file has changed and cannot be compared: {error}"]
 
@@ -322,9 +419,6 @@ def _operational(current: ExperimentConfig | None, overrides: Mapping[str, objec
     """Settings that may change from run to run: flags over the YAML of today over defaults."""
     if current is not None:
         return current.operational  # the overrides went into it when it was parsed
-    return OperationalSettings.model_validate({key.removeprefix("run."): value for key, value in overrides.items()})
-
-
-def is_nothing_to_do(plan: RunPlan) -> bool:
-    """Everything that was asked for is there, and the experiment says so."""
-    return plan.n_remaining == 0 and not is_incomplete(plan.experiment)
+    return OperationalSettings.model_validate(
+        {key.removeprefix("run."): value for key, value in overrides.items() if key != _MAX_NARRATIVES}
+    )

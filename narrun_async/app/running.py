@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
-from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
+from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint, require_allowed_address
 from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
+    NothingToDo,
     RunPlan,
     RunRequest,
     chosen_database,
     chosen_selection,
-    is_nothing_to_do,
     load_config,
     plan_new,
     plan_resume,
 )
+from narrun_async.app.showing import is_simulated
 from narrun_async.app.working import work_on
 from narrun_async.config import ExperimentConfig, notices
 from narrun_async.errors import ExitCode, NarrunError, UsageError
-from narrun_async.models import Experiment, ExperimentStatus, Selection
+from narrun_async.models import Experiment, ExperimentStatus, RunMode, Selection, UncalledCounts
+from narrun_async.operations.adopting import adopt
 from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.previewing import Preview, preview_file, preview_source
 from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, answer_words, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
+from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
 from narrun_async.runner import RunResult
@@ -61,9 +65,10 @@ async def run_experiment(
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     if given is not None and not resume:
         check_endpoint(given, environment, api_url=None)
-    async with writing(database, purpose="run") as (store, lock):
-        if store.backup:
-            tell(f"the database was brought up to date; the file as it was: {store.backup}")
+    async with writing(database, purpose="run", dedupe=request.dedupe) as (store, lock):
+        for line in migrated_lines(store.migrated):
+            tell(line)
+        plan: RunPlan | NothingToDo
         if resume:
             plan = await plan_resume(store, database, request, environment, given)
             await refuse_open_batches(store, plan.experiment.experiment_id)
@@ -72,13 +77,16 @@ async def run_experiment(
             plan = await plan_new(store, request, given, notices(given, environment))
         lock.note(f"{plan.mode.value} {plan.experiment.experiment_id}")
         tell_plan(plan, tell)
-        if is_nothing_to_do(plan):
+        if isinstance(plan, NothingToDo):
             await _tell_nothing_to_do(store, plan, tell, say)
             return ExitCode.COMPLETED
-        if request.backup and not store.backup:
+        if request.backup and not store.migrated.backup:
             tell(f"backup     {await store.back_up()}")
         api_url = request.api_url if resume else None
         async with open_endpoint(plan.config, environment, api_url=api_url) as endpoint:
+            if plan.adoption is not None:
+                await require_allowed_address(endpoint.url, allow_remote=plan.config.privacy.allow_remote)
+                await adopt(store, plan.adoption)
             for line in banner_lines(_banner(plan, endpoint, database)):
                 tell(line)
             most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
@@ -91,6 +99,8 @@ async def run_experiment(
         await _finish(store, plan, result, request, endpoint=endpoint, tell=tell, say=say)
         if result.verdict.status is not ExperimentStatus.COMPLETED:
             tell_how_to_resume(plan, database, tell)
+        elif result.summary.counts.n_errors:
+            tell_how_to_resume(replace(plan, selection=Selection.ERRORS), database, tell, label="to retry:")
         return result.verdict.exit_code
 
 
@@ -110,8 +120,12 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
         tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
         tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors{skipped}")
-        tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
-        uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
+        if isinstance(plan, NothingToDo):
+            tell("to do      nothing")
+            uncalled, answers = UncalledCounts(), None
+        else:
+            tell(f"to do      {plan.n_to_ask} narratives, {pace_words(plan.config.operational)}")
+            uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
         preview = await preview_new(database, given)
@@ -209,10 +223,10 @@ async def export_files(store: SqliteStore, experiment: Experiment, directory: Pa
     tell("exported   " + ", ".join(str(path) for path in exported.paths))
 
 
-def tell_plan(plan: RunPlan, tell: Tell) -> None:
+def tell_plan(plan: RunPlan | NothingToDo, tell: Tell) -> None:
     for notice in plan.notices:
         tell(f"NOTE: {notice}")
-    if plan.ingest_report is not None:
+    if isinstance(plan, RunPlan) and plan.ingest_report is not None:
         for line in ingest_lines(plan.ingest_report):
             tell(line)
     if plan.drift:
@@ -250,16 +264,16 @@ def _placeholder_rules_of(experiment: Experiment) -> str | None:
     return recorded if isinstance(recorded, str) else None
 
 
-async def _tell_nothing_to_do(store: SqliteStore, plan: RunPlan, tell: Tell, say: Tell) -> None:
+async def _tell_nothing_to_do(store: SqliteStore, plan: NothingToDo, tell: Tell, say: Tell) -> None:
     experiment = plan.experiment
     tell(f"nothing to do: experiment {experiment.experiment_id} is complete; no call was made")
-    if plan.counts.n_errors and plan.mode.value == "resume":
+    if plan.counts.n_errors and plan.mode is RunMode.RESUME:
         tell(f"{plan.counts.n_errors} of its rows are errors; RETRY_ERRORS_ONLY=1 tries them again")
-    for line in summary_lines(await load_summary(store, experiment), simulated=plan.config.simulation is not None):
+    for line in summary_lines(await load_summary(store, experiment), simulated=is_simulated(experiment)):
         say(line)
 
 
-def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell) -> None:
+def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell, *, label: str = "to go on:") -> None:
     """The exact commands, in the two ways that people work."""
     experiment = plan.experiment
     place = "" if database == DEFAULT_DATABASE else f"EXPERIMENTS_DB={shlex.quote(str(database))} "
@@ -268,5 +282,5 @@ def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell) -> None:
         place, option = f"{place}RETRY_ERRORS_ONLY=1 ", f"{option} --retry-errors-only"
     elif plan.selection is Selection.MISSING_AND_ERRORS:
         option = f"{option} --retry-errors"
-    tell("to go on:  " + f"{place}RESUME=1 EXPERIMENT_ID={experiment.experiment_id} make resume")
-    tell(f"       or  python -m narrun_async resume {experiment.experiment_id}{option}")
+    tell(f"{label}  {place}RESUME=1 EXPERIMENT_ID={experiment.experiment_id} make resume")
+    tell(f"{'or':>{len(label)}}  python -m narrun_async resume {experiment.experiment_id}{option}")

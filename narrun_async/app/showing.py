@@ -10,6 +10,7 @@ from pathlib import Path
 from narrun_async.app.databases import reading
 from narrun_async.app.steering import find_running
 from narrun_async.clock import local_now
+from narrun_async.config.sections import ProviderKind, provider_kind_of
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.operations.experiments import LATEST, find_experiment, is_incomplete
 from narrun_async.progress.live_view import live_lines
@@ -169,7 +170,7 @@ def _shown(experiment: Experiment, in_use: bool) -> ExperimentStatus:
 
 
 def is_simulated(experiment: Experiment) -> bool:
-    return experiment.columns.get("model_provider") == "simulated"
+    return provider_kind_of(str(experiment.columns.get("model_provider"))) is ProviderKind.SIMULATED
 
 
 def _json(document: object) -> str:

@@ -15,7 +15,7 @@ from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
-from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, plan_resume, take_in_source
+from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, take_in_source, take_up
 from narrun_async.app.running import Tell, export_files, preview_new, tell_plan
 from narrun_async.app.working import work_on
 from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, label_of, parse_sweep, sweep_sha256
@@ -26,6 +26,7 @@ from narrun_async.operations.experiments import is_incomplete
 from narrun_async.operations.sweeping import begin_sweep, find_begun_sweep
 from narrun_async.reporting.banner import uncalled_rows
 from narrun_async.reporting.ingest_lines import ingest_lines
+from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.sweep_lines import SweepRow, ranking_lines
 from narrun_async.runner import RunResult
@@ -115,8 +116,8 @@ async def run_sweep(
     database = chosen_database(RunRequest(database=request.database), config, environment)
     check_endpoint(config, environment, api_url=None)
     async with writing(database, purpose=f"sweep {definition.document.name}") as (store, _):
-        if store.backup:
-            tell(f"the database was brought up to date; the file as it was: {store.backup}")
+        for line in migrated_lines(store.migrated):
+            tell(line)
         experiments = await _begin_or_take_up(store, definition, request, tell)
         tell(_progress_line(definition.document.name, experiments))
         exit_code = ExitCode.COMPLETED
@@ -224,7 +225,7 @@ class _Passage:
 
     async def _plan(self, experiment: Experiment, cell: SweepCell) -> RunPlan:
         request = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=self._request.log_root)
-        plan = await plan_resume(self._store, self._database, request, self._environment, cell.config)
+        plan = await take_up(self._store, self._database, request, self._environment, cell.config)
         is_new = not await self._store.list_runs(experiment.experiment_id)
         notices = [notice for notice in plan.notices if notice not in self._told]
         self._told.update(notices)

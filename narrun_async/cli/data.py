@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,15 @@ Database = Annotated[
 PlaceholderRules = Annotated[
     Path | None,
     typer.Option("--placeholder-rules", help="A rule file in place of the packaged one.", show_default=False),
+]
+
+NoDedupe = Annotated[
+    bool,
+    typer.Option(
+        "--no-dedupe",
+        help="Refuse a database of the R project in which a narrative has several results, instead of keeping the"
+        " newest success and setting the others aside.",
+    ),
 ]
 
 
@@ -47,16 +57,16 @@ def ingest(
         bool, typer.Option("--skip-blank-ids", help="Drop rows that have a text and no id, and count them.")
     ] = False,
     placeholder_rules: PlaceholderRules = None,
+    no_dedupe: NoDedupe = False,
 ) -> None:
     """Load the narratives of a workbook into the database, all of them or none. A known file is a no-op."""
     import anyio
     from pydantic import ValidationError
 
-    from narrun_async.app.databases import ingest_file
+    from narrun_async.app.loading import ingest_file
     from narrun_async.config import DataSection
     from narrun_async.config.complaints import complaint_about
     from narrun_async.errors import UsageError
-    from narrun_async.reporting.ingest_lines import ingest_lines
 
     if on_conflict not in ("error", "first"):
         raise UsageError("--on-conflict must be error or first")
@@ -72,7 +82,7 @@ def ingest(
     except ValidationError as error:
         # not chained: it holds what was given
         raise UsageError(complaint_about(error, known=DataSection, origin="ingest")) from None
-    for line in ingest_lines(anyio.run(ingest_file, chosen_database(database), section)):
+    for line in anyio.run(partial(ingest_file, chosen_database(database), section, dedupe=not no_dedupe)):
         typer.echo(line)
 
 
@@ -84,30 +94,41 @@ def screen(database: Database = None, placeholder_rules: PlaceholderRules = None
     """
     import anyio
 
-    from narrun_async.app.databases import screen_database
+    from narrun_async.app.loading import screen_database
     from narrun_async.errors import StorageError
-    from narrun_async.reporting.ingest_lines import screening_lines
 
     path = chosen_database(database)
     if not path.exists():
         raise StorageError("there is no database here", path=path, advice="name one with --db")
-    for found in anyio.run(screen_database, path, placeholder_rules):
-        for line in screening_lines(found.source, found.screening):
-            typer.echo(line)
+    for line in anyio.run(screen_database, path, placeholder_rules):
+        typer.echo(line)
 
 
-def migrate(database: Database = None) -> None:
-    """Bring a database to this version's schema, after a backup; safe to repeat."""
+def migrate(
+    database: Database = None,
+    fix_ids: Annotated[
+        bool, typer.Option("--fix-ids", help="Repair ids that R wrote as numbers, such as 1e+05 for 100000.")
+    ] = False,
+    no_dedupe: NoDedupe = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+) -> None:
+    """Bring a database to this version's schema, after a backup; safe to repeat.
+
+    In a database of the R project a narrative may have several results in one experiment: the newest success stays,
+    else the newest error; the others move to the table legacy_results, whole. Ids that R wrote as numbers are listed
+    with what they stand for. `narrun verify` shows both again.
+    """
     import anyio
 
-    from narrun_async.app.databases import migrate_database
+    from narrun_async.app.loading import migrate_database, preview_migration
     from narrun_async.errors import StorageError
 
     path = chosen_database(database)
     if not path.exists():
         raise StorageError("there is no database here", path=path, advice="name one with --db")
-    backup = anyio.run(migrate_database, path)
-    typer.echo(f"{path}: up to date" + (f"; the file as it was: {backup}" if backup else ", nothing to change"))
+    work = preview_migration if dry_run else migrate_database
+    for line in anyio.run(partial(work, path, dedupe=not no_dedupe, fix_ids=fix_ids)):
+        typer.echo(line)
 
 
 def synth(

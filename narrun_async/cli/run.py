@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
+from narrun_async.cli.data import NoDedupe
 from narrun_async.cli.environment import read_concurrency, read_switch, read_text
 from narrun_async.cli.streams import flush_streams, outlive_terminal, print_line
 
@@ -94,6 +95,15 @@ AcceptRestored = Annotated[
     bool,
     typer.Option("--accept-restored", help="Go on with a database that was put back from an older copy."),
 ]
+MaxNarratives = Annotated[
+    int | None,
+    typer.Option(
+        "--max-narratives",
+        min=1,
+        help="Size of the cohort: of a new experiment, or of one of R that is taken up.",
+        show_default=False,
+    ),
+]
 ExportDir = Annotated[Path, typer.Option("--export-dir", help="Where exports go.")]
 
 
@@ -114,10 +124,7 @@ def run(
     tpm: Tpm = None,
     max_tokens_total: MaxTokensTotal = None,
     max_cost: MaxCost = None,
-    max_narratives: Annotated[
-        int | None,
-        typer.Option("--max-narratives", min=1, help="Size of a new experiment's cohort.", show_default=False),
-    ] = None,
+    max_narratives: MaxNarratives = None,
     resume: Annotated[
         bool | None, typer.Option("--resume/--no-resume", help="Go on with an experiment. [RESUME]", show_default=False)
     ] = None,
@@ -139,6 +146,7 @@ def run(
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
     accept_restored: AcceptRestored = False,
+    no_dedupe: NoDedupe = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
 ) -> None:
     """Create an experiment and run it, or go on with one.
@@ -174,6 +182,7 @@ def run(
         log_root=log_dir,
         export_root=export_dir,
         accept_restored=accept_restored,
+        dedupe=not no_dedupe,
     )
     _carry_out(request, dry_run=dry_run)
 
@@ -184,7 +193,12 @@ def resume(
     ] = "latest",
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Compare with this configuration; the stored one is used.", show_default=False),
+        typer.Option(
+            "--config",
+            help="Compare with this configuration; the stored one is used. For an experiment of R it says where the key"
+            " is and whether narratives may leave.",
+            show_default=False,
+        ),
     ] = None,
     database: Database = None,
     concurrency: Concurrency = None,
@@ -193,6 +207,7 @@ def resume(
     tpm: Tpm = None,
     max_tokens_total: MaxTokensTotal = None,
     max_cost: MaxCost = None,
+    max_narratives: MaxNarratives = None,
     retry_errors_only: RetryErrorsOnly = None,
     retry_errors: RetryErrors = False,
     api_url: ApiUrl = None,
@@ -205,9 +220,13 @@ def resume(
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
     accept_restored: AcceptRestored = False,
+    no_dedupe: NoDedupe = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write and send nothing.")] = False,
 ) -> None:
-    """Go on with an experiment: its stored configuration, its frozen cohort, what remains of it."""
+    """Go on with an experiment: its stored configuration, its frozen cohort, what remains of it.
+
+    An experiment of the R project is taken up under its own id, with its own prompts, model and address.
+    """
     run(
         config,
         database=database,
@@ -217,6 +236,7 @@ def resume(
         tpm=tpm,
         max_tokens_total=max_tokens_total,
         max_cost=max_cost,
+        max_narratives=max_narratives,
         resume=True,
         experiment_id=experiment_id,
         retry_errors_only=retry_errors_only,
@@ -231,6 +251,7 @@ def resume(
         log_dir=log_dir,
         export_dir=export_dir,
         accept_restored=accept_restored,
+        no_dedupe=no_dedupe,
         dry_run=dry_run,
     )
 

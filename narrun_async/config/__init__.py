@@ -1,10 +1,12 @@
 """Owns what an experiment's settings are and which of them are frozen; reads no file and no environment by itself.
 
 `sections` are the settings, `urls` the address and the key, `request_options` what goes along with every request,
-`documents` turns a YAML mapping into settings, `snapshots` turns settings into the stored text and back.
+`documents` turns a YAML mapping into settings, `snapshots` turns settings into the stored text and back,
+`from_columns` makes settings of an experiment of the predecessor.
 """
 
 from narrun_async.config.documents import apply_environment, notices, parse_config
+from narrun_async.config.from_columns import config_from_columns
 from narrun_async.config.sections import (
     DataSection,
     ExperimentConfig,
@@ -43,6 +45,7 @@ __all__ = [
     "RunSection",
     "SimulationSection",
     "apply_environment",
+    "config_from_columns",
     "config_from_snapshot",
     "diff_snapshots",
     "digest_text",

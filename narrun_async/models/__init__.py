@@ -56,6 +56,23 @@ from narrun_async.models.experiments import (
     UncalledCounts,
 )
 from narrun_async.models.ids import BatchId, ExperimentId, NarrativeId, NarrativeType, RunId
+from narrun_async.models.legacy import (
+    AdoptionRecord,
+    IdLeft,
+    IdObstacle,
+    IdPlan,
+    IdRepair,
+    IdRow,
+    Inheritance,
+    LegacySurvey,
+    Migrated,
+    MigrationForecast,
+    OddId,
+    PastRun,
+    SetAside,
+    SetAsideReason,
+    read_odd_id,
+)
 from narrun_async.models.privacy import FoundFiles, LeftAlone, RemovedFile, ScrubRecord, TextHoldings
 from narrun_async.models.reviews import (
     FilledRow,
@@ -73,6 +90,7 @@ from narrun_async.models.reviews import (
     WorkbookId,
 )
 from narrun_async.models.sources import (
+    ROWS_IDENTITY,
     DataSource,
     IngestRecord,
     IngestReport,
@@ -87,7 +105,9 @@ from narrun_async.models.verification import InvariantFinding
 
 __all__ = [
     "NO_USAGE",
+    "ROWS_IDENTITY",
     "SECOND_TRY",
+    "AdoptionRecord",
     "AnswerFormat",
     "AnswerIndicators",
     "Attempt",
@@ -113,18 +133,29 @@ __all__ = [
     "FilledWorkbook",
     "FlagCounts",
     "FoundFiles",
+    "IdLeft",
+    "IdObstacle",
+    "IdPlan",
+    "IdRepair",
+    "IdRow",
     "IngestRecord",
     "IngestReport",
+    "Inheritance",
     "InvariantFinding",
     "Label",
     "LabelImport",
     "LeftAlone",
+    "LegacySurvey",
+    "Migrated",
+    "MigrationForecast",
     "NarrativeId",
     "NarrativeType",
     "NewBatch",
     "NewExperiment",
+    "OddId",
     "Outcome",
     "PageCursor",
+    "PastRun",
     "Prices",
     "ProgressMark",
     "RawReply",
@@ -150,6 +181,8 @@ __all__ = [
     "Selection",
     "Serving",
     "ServingUse",
+    "SetAside",
+    "SetAsideReason",
     "Skip",
     "SkipReason",
     "SourceNarrative",
@@ -165,5 +198,6 @@ __all__ = [
     "WorkItem",
     "WorkbookId",
     "WriterMessage",
+    "read_odd_id",
     "text_sha256",
 ]

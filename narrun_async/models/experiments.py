@@ -120,6 +120,8 @@ class RunMode(StrEnum):
     RETRY_ERRORS = "retry-errors"
     #: stores what came back of batches
     BATCH = "batch"
+    #: none of ours: what the predecessor did, recorded when its experiment was taken up
+    LEGACY = "r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,16 @@ class ResultCounts:
     @property
     def n_missing(self) -> int:
         return self.n_total - self.n_rows
+
+    def remaining(self, selection: Selection) -> int:
+        """The size of the remaining set."""
+        match selection:
+            case Selection.MISSING:
+                return self.n_missing
+            case Selection.ERRORS:
+                return self.n_errors
+            case Selection.MISSING_AND_ERRORS:
+                return self.n_missing + self.n_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ class ScrubRecord:
     #: texts of narratives up to this one were removed; what was loaded later is untouched
     last_narrative_id: NarrativeId
     n_narratives: int
+    #: those that were set aside, too
     n_results: int
     #: calls of the ledger whose sentence was removed
     n_calls: int

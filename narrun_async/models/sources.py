@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from narrun_async.models.ids import NarrativeType
 
+#: what a source is known by whose file left no checksum: this, and 32 hex digits drawn from its rows
+ROWS_IDENTITY = "rows-"
+
 
 def text_sha256(text: str) -> str:
     """What a text is known by: SHA-256 hex of its UTF-8 bytes (2 µs for 1,500 characters).
@@ -110,7 +113,7 @@ class DataSource:
 
     #: the path as it was given
     path: str
-    #: SHA-256 hex of the file's bytes (32 hex digits: MD5 of a file that the predecessor loaded)
+    #: SHA-256 hex of the file's bytes; of what the predecessor loaded its MD5, or an identity drawn from the rows
     checksum: str
     n_narratives: int
     #: local `YYYY-MM-DD HH:MM:SS`

@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from narrun_async import __version__
 from narrun_async.clock import local_now
@@ -26,11 +27,23 @@ from narrun_async.models import (
     ExperimentStatus,
     NewExperiment,
     Screening,
+    Selection,
     SweepPlace,
 )
-from narrun_async.ports import ExperimentStore, SourceStore, Store
+from narrun_async.ports import ExperimentStore, ResultStore, SourceStore, Store
 
 LATEST = "latest"
+_NO_LATEST = {
+    Selection.MISSING: "there is no incomplete experiment",
+    Selection.ERRORS: "there is no experiment with error rows",
+    Selection.MISSING_AND_ERRORS: "there is no experiment that is incomplete or has error rows",
+}
+
+
+class FindingStore(ExperimentStore, ResultStore, Protocol):
+    """What finding an experiment needs of a store."""
+
+
 #: shorter prefixes are more likely a slip than a choice
 SHORTEST_PREFIX = 8
 _ID_PREFIX = re.compile(r"[0-9a-f-]{1,36}")
@@ -120,21 +133,24 @@ def is_incomplete(experiment: Experiment) -> bool:
     return experiment.status is not ExperimentStatus.COMPLETED
 
 
-async def find_experiment(store: ExperimentStore, wanted: str, *, name: str | None = None) -> Experiment:
+async def find_experiment(
+    store: FindingStore, wanted: str, *, name: str | None = None, selection: Selection = Selection.MISSING
+) -> Experiment:
     """The experiment that an id, a unique prefix of one, or `latest` stands for.
 
-    `latest` is the newest experiment that is not complete.
+    `latest` is the newest experiment that is not complete, or in which there are errors, where those are wanted.
 
     :param name: consider only experiments of this name
+    :param selection: what is wanted of `latest`
     :raises UsageError: that is no id
     :raises UnknownExperimentError: none or several answer to it
     """
     experiments = [one for one in await store.list_experiments() if name is None or one.name == name]
     if wanted == LATEST:
         for experiment in experiments:
-            if is_incomplete(experiment):
+            if await _offers(store, experiment, selection):
                 return experiment
-        raise UsageError("there is no incomplete experiment" + (f" named {name!r}" if name else ""))
+        raise UsageError(_NO_LATEST[selection] + (f" named {name!r}" if name else ""))
     if not _ID_PREFIX.fullmatch(wanted) or len(wanted) < SHORTEST_PREFIX:
         raise UsageError(
             f"{wanted[:40]!r} is not an experiment id",
@@ -144,6 +160,11 @@ async def find_experiment(store: ExperimentStore, wanted: str, *, name: str | No
     if len(found) != 1:
         raise UnknownExperimentError(wanted, candidates=[one.experiment_id for one in found])
     return found[0]
+
+
+async def _offers(store: FindingStore, experiment: Experiment, selection: Selection) -> bool:
+    is_enough = selection is not Selection.ERRORS and is_incomplete(experiment)
+    return is_enough or (selection is not Selection.MISSING and (await store.count_results(experiment)).n_errors > 0)
 
 
 async def list_incomplete(store: ExperimentStore) -> Sequence[Experiment]:
@@ -158,8 +179,8 @@ def require_snapshot(experiment: Experiment) -> str:
     """
     if experiment.config_json is None:
         raise ConfigurationError(
-            f"experiment {experiment.experiment_id} was created by the predecessor and has no stored configuration",
-            advice="it can be read, but not resumed by this version",
+            f"experiment {experiment.experiment_id} was created by R and has no stored configuration yet",
+            advice=f"it can be read; `narrun resume {experiment.experiment_id}` takes it up",
         )
     return experiment.config_json
 

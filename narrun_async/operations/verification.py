@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from narrun_async.errors import ExitCode
-from narrun_async.models import ExperimentId, InvariantFinding
-from narrun_async.operations.experiments import LATEST, find_experiment
-from narrun_async.ports import ExperimentStore, VerificationStore
+from narrun_async.models import ExperimentId, IdPlan, Inheritance, InvariantFinding
+from narrun_async.operations.experiments import LATEST, FindingStore, find_experiment
+from narrun_async.operations.repairing import find_repairs
+from narrun_async.ports import LegacyStore, VerificationStore
 
 
-class VerifiableStore(ExperimentStore, VerificationStore, Protocol):
+class VerifiableStore(FindingStore, VerificationStore, LegacyStore, Protocol):
     """What verifying needs of a store."""
 
 
@@ -23,6 +24,9 @@ class Verification:
     #: None: everything in the database
     experiment_id: ExperimentId | None
     findings: Sequence[InvariantFinding]
+    inheritance: Inheritance
+    #: ids that the predecessor wrote as numbers, in the whole database
+    odd_ids: IdPlan
 
     @property
     def exit_code(self) -> ExitCode:
@@ -38,10 +42,15 @@ async def verify(store: VerifiableStore, wanted: str | None) -> Verification:
     :raises UsageError: no experiment answers to it
     """
     experiment_id = await _resolve(store, wanted) if wanted is not None else None
-    return Verification(experiment_id=experiment_id, findings=await store.check_invariants(experiment_id))
+    return Verification(
+        experiment_id=experiment_id,
+        findings=await store.check_invariants(experiment_id),
+        inheritance=await store.load_inheritance(experiment_id),
+        odd_ids=await find_repairs(store),
+    )
 
 
-async def _resolve(store: ExperimentStore, wanted: str) -> ExperimentId:
+async def _resolve(store: FindingStore, wanted: str) -> ExperimentId:
     if wanted == LATEST and (experiments := await store.list_experiments()):
         return experiments[0].experiment_id
     return (await find_experiment(store, wanted)).experiment_id

@@ -178,6 +178,28 @@ BATCH_POINTS: dict[str, CrashPoint] = {
     "batch: cancelled": _after(f"{_PROVIDER}.cancel_batch"),
 }
 
+_LEGACY = ".stores.sqlite.legacy:LegacyPart"
+
+#: places that only a database of the predecessor comes by: `migrate --fix-ids`, then a resume that takes up
+LEGACY_POINTS: dict[str, CrashPoint] = {
+    "duplicates: before they are chosen": _before(".stores.sqlite.inheritance:set_duplicates_aside"),
+    "duplicates: chosen": _sql("CREATE TEMP TABLE chosen"),
+    "duplicates: counted": _sql("INSERT INTO legacy_reports"),
+    "duplicates: copied": _sql("INSERT INTO legacy_results"),
+    "duplicates: deleted": _sql("DELETE FROM narrative_results"),
+    "duplicates: the key made": _sql("CREATE UNIQUE INDEX narrative_results_key"),
+    "sources identified": _after(".stores.sqlite.inheritance:identify_sources"),
+    "ids: before the repair": _before(f"{_LEGACY}.repair_ids"),
+    "ids: one repaired": _sql("UPDATE narrative_results SET incident_id"),
+    "ids: one noted": _sql("INSERT INTO legacy_changes"),
+    "ids: repaired": _after(f"{_LEGACY}.repair_ids"),
+    "taking up: planned": _after(".operations.adopting:plan_adoption"),
+    "taking up: strangers set aside": _after(".stores.sqlite.inheritance:set_outside_aside"),
+    "taking up: past work recorded": _sql("INSERT INTO runs"),
+    "taking up: before COMMIT": _sql("UPDATE experiments SET n_narratives_processed = :"),
+    "taking up: done": _after(f"{_LEGACY}.adopt_experiment"),
+}
+
 # --- arming ----------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +218,7 @@ class Fuse:
 
 def arm(name: str, occurrence: int) -> None:
     """Put a fuse at a point; the program has been imported."""
-    point, fuse = (POINTS | BATCH_POINTS)[name], Fuse(occurrence)
+    point, fuse = (POINTS | BATCH_POINTS | LEGACY_POINTS)[name], Fuse(occurrence)
     if point.statement:
         _arm_statement(point, fuse)
         return

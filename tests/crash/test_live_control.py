@@ -128,14 +128,14 @@ def test_a_paused_run_stops_at_a_signal_at_once_and_its_resume_is_not_paused(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:
     endpoint = start_endpoint("--latency-ms", "60")
-    with a_run(workplace, endpoint, "--concurrency", "8", narratives=150) as process:
+    with a_run(workplace, endpoint, "--concurrency", "8", narratives=600) as process:
         workplace.run("pause").expect(0)
         wait_until(lambda: endpoint.stats()["in_flight"] == 0, what="nothing is in flight", at_most_s=SOON_S)
         calls = endpoint.calls()
         stop(process)
     assert endpoint.calls() == calls == workplace.count_rows()
-    workplace.run("resume", "--concurrency", "32").expect(0)
-    assert (endpoint.calls(), workplace.count_rows()) == (150, 150)
+    workplace.run("resume", "--concurrency", "64").expect(0)
+    assert (endpoint.calls(), workplace.count_rows()) == (600, 600)
 
 
 def test_status_shows_what_only_the_run_knows_and_the_files_go_with_the_run(

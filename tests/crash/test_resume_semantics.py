@@ -282,6 +282,25 @@ def test_a_plain_resume_leaves_error_rows_alone(workplace: Workplace, start_endp
     assert (workplace.rows(), endpoint.calls()) == (before, calls)
 
 
+def test_latest_is_the_newest_experiment_with_errors_where_errors_are_to_be_retried(
+    workplace: Workplace, start_endpoint: StartEndpoint
+) -> None:
+    endpoint = start_endpoint("--latency-ms", "5")
+    endpoint.change(fault_rates={"refusal": 0.2})
+    config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(40))
+    told = workplace.run("run", config).expect(1).err
+    n_errors, calls = workplace.count_errors(), endpoint.calls()
+    wanted = f"RETRY_ERRORS_ONLY=1 RESUME=1 EXPERIMENT_ID={workplace.experiment_id()} make resume"
+    assert any(line.startswith("to retry:") and line.endswith(wanted) for line in told.splitlines())
+    endpoint.change(fault_rates={})
+
+    workplace.run("resume", "latest", "--retry-errors-only").expect(0)
+
+    assert endpoint.calls() - calls == n_errors > 0
+    assert workplace.count_errors() == 0
+    assert "no experiment with error rows" in workplace.run("resume", "latest", "--retry-errors-only").expect(2).err
+
+
 def test_retrying_errors_of_an_unfinished_experiment_leaves_what_is_missing_missing(
     workplace: Workplace, start_endpoint: StartEndpoint
 ) -> None:

@@ -92,8 +92,9 @@ ROWS: tuple[FaultRow, ...] = (
     FaultRow(
         id="D14",
         fault="a file of the predecessor holds a narrative twice",
-        injected="a file of that shape with duplicate results",
-        required="refused with what to do; not a byte changed",
+        injected="a file of that shape with duplicate results; SIGKILL at every step of opening and taking it up",
+        required="after a backup one result of each stays, the others are kept whole, and it is said how many; with "
+        "--no-dedupe refused and not a byte changed; a kill leaves the old state or the new one",
     ),
     FaultRow(
         id="D15",

@@ -77,6 +77,27 @@ async def test_the_rows_of_batches_are_those_of_a_run(open_rig: OpenRig, tmp_pat
         assert rig.rows() == from_batches
 
 
+async def test_what_takes_no_call_gets_its_row_when_the_answers_are_collected(
+    open_rig: OpenRig, tmp_path: Path
+) -> None:
+    async with open_rig() as rig:
+        config = rig.write_config(20, run__skip_placeholders=True, run__ask_identical_once=True)
+        table = tmp_path / "narratives.csv"
+        first = table.read_text().splitlines()[1].split(",", 2)[2]
+        table.write_text(f"{table.read_text()}8001,cme,No narrative available.,0\n8002,cme,{first}\n")
+        assert await rig.all_of_it(config) is ExitCode.COMPLETED
+        from_batches = rig.rows()
+        assert [row["n"] for row in rig.ask("SELECT n_requests AS n FROM batches")] == [20]
+        kinds = "SELECT COUNT(skip_reason), COUNT(copied_from) FROM narrative_results"
+        assert tuple(rig.ask(kinds)[0].values()) == (1, 1)
+        assert rig.ask_one("SELECT status FROM experiments") == "completed"
+        await rig.verify()
+
+        (tmp_path / "data").rename(tmp_path / "data-of-batches")
+        assert await rig.run(config_file=config) is ExitCode.COMPLETED
+        assert rig.rows() == from_batches
+
+
 async def test_a_batch_asks_exactly_what_a_run_asks(open_rig: OpenRig, tmp_path: Path) -> None:
     async with open_rig() as rig:
         await rig.export(new=rig.write_config(5, model__max_tokens=300, model__seed=7))

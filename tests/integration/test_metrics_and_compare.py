@@ -25,7 +25,7 @@ from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.cli.program import app
 from narrun_async.errors import ConfigurationError, NarrunError, UsageError
 from narrun_async.models import CohortRow, ExperimentId
-from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS, SOURCE_NARRATIVES
+from narrun_async.stores.sqlite.schema import NARRATIVE_RESULTS, SOURCE_NARRATIVES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Call = Callable[..., str]

@@ -22,30 +22,37 @@ from narrun_async.app.privacy import purge_database, scrub_database
 from narrun_async.errors import BadInputError, ExitCode, LockHeldError, StorageError, UsageError
 from narrun_async.operations.scrubbing import refuse_scrubbed, scrub
 from narrun_async.stores import DatabaseLock, open_sqlite_reader, open_sqlite_writer
-from narrun_async.stores.sqlite.migrations import OUR_TABLES, SCHEMA_VERSION
+from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION
+from narrun_async.stores.sqlite.schema import OUR_TABLES
 from narrun_async.stores.sqlite.scrubbing import TEXT_COLUMNS
 
 OpenRig = Callable[..., Any]
 
 #: text columns that stay, each because it is an id, a hash, a code, a moment, a setting or a sentence of ours
+OF_RESULTS = frozenset(
+    {
+        "experiment_id",
+        "incident_id",
+        "narrative_type",
+        "processed_at",
+        "error_category",
+        "last_attempt_at",
+        "finish_reason",
+        "response_model",
+        "system_fingerprint",
+        "parse_method",
+        "skip_reason",
+    }
+)
 KEPT: dict[str, frozenset[str]] = {
     "source_narratives": frozenset(
         {"incident_id", "narrative_type", "data_source", "data_checksum", "loaded_at", "text_sha256", "text_flags"}
     ),
-    "narrative_results": frozenset(
-        {
-            "experiment_id",
-            "incident_id",
-            "narrative_type",
-            "processed_at",
-            "error_category",
-            "last_attempt_at",
-            "finish_reason",
-            "response_model",
-            "system_fingerprint",
-            "parse_method",
-            "skip_reason",
-        }
+    "narrative_results": OF_RESULTS,
+    "legacy_results": OF_RESULTS | {"set_aside_at", "why"},
+    "legacy_reports": frozenset({"experiment_id", "reason", "set_aside_at", "narrun_version"}),
+    "legacy_changes": frozenset(
+        {"changed_at", "narrun_version", "why", "table_name", "row_key", "column_name", "old_value", "new_value"}
     ),
     "attempts": frozenset({"experiment_id", "started_at", "error_category"}),
     "servings": frozenset({"experiment_id", "model", "system_fingerprint", "server", "first_seen_at"}),

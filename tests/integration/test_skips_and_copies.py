@@ -14,16 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from narrun_async.app.databases import ingest_file, screen_database
 from narrun_async.app.examining import diagnose, verify_database
 from narrun_async.app.foretelling import estimate_experiment
+from narrun_async.app.loading import ingest_file, screen_database
 from narrun_async.app.planning import RunRequest
 from narrun_async.app.privacy import scrub_database
 from narrun_async.app.running import preview_run, run_experiment
 from narrun_async.app.showing import look_at_status, show_experiment
 from narrun_async.config import DataSection
 from narrun_async.errors import ConfigurationError, ExitCode, UsageError
-from narrun_async.reporting.ingest_lines import ingest_lines, screening_lines
 from narrun_async.simulation.behaviour import Behaviour
 from narrun_async.simulation.endpoint import SimulatedEndpoint
 from narrun_async.stores.sqlite.statements import COPIED_COLUMNS
@@ -181,7 +180,7 @@ async def test_dry_run_estimate_and_run_foretell_the_same_before_and_after_loadi
     await estimate_experiment(request, {}, k=50, keep=False, tell=said.append, say=said.append)
     assert desk.endpoint.stats().calls == N_ASKED, "an estimate asked for what a run would not"
     assert not desk.database.exists()
-    await ingest_file(desk.database, DataSection(file=str(desk.table)))
+    await ingest_file(desk.database, DataSection(file=str(desk.table)), dedupe=True)
 
     after = await desk.preview(config)
 
@@ -317,15 +316,15 @@ async def test_everybody_who_tells_of_an_experiment_tells_of_its_skips_and_copie
 
 
 async def test_an_ingest_counts_what_is_doubtful_by_rules_that_it_names(desk: Desk) -> None:
-    report = await ingest_file(desk.database, DataSection(file=str(desk.table)))
-    told = "\n".join(ingest_lines(report))
+    source = DataSection(file=str(desk.table))
+    told = "\n".join(await ingest_file(desk.database, source, dedupe=True))
     assert f"{N_SKIPPED} placeholders, {N_COPIED} with the text of another narrative, by the rules narrun-1" in told
-    again = await ingest_file(desk.database, DataSection(file=str(desk.table)))
-    assert (again.loaded, again.screening) == (False, report.screening)
+    assert "already in the database" in "\n".join(await ingest_file(desk.database, source, dedupe=True))
+    assert desk.ask_one("SELECT COUNT(*) FROM screenings") == 1
 
 
 async def test_texts_that_nobody_has_looked_at_are_looked_at_when_that_matters_and_not_before(desk: Desk) -> None:
-    await ingest_file(desk.database, DataSection(file=str(desk.table)))
+    await ingest_file(desk.database, DataSection(file=str(desk.table)), dedupe=True)
     desk.forget_screening()
     config = desk.write_config(**FRUGAL)
     preview = await desk.preview(config)
@@ -337,8 +336,7 @@ async def test_texts_that_nobody_has_looked_at_are_looked_at_when_that_matters_a
     await desk.run(config)
 
     assert desk.endpoint.stats().calls == N_ALL + N_ASKED
-    (found,) = await screen_database(desk.database, None)
-    told = "\n".join(screening_lines(found.source, found.screening))
+    told = "\n".join(await screen_database(desk.database, None))
     assert f"{N_ALL} of {N_ALL} texts screened by the rules narrun-1" in told
     assert f"{N_SKIPPED} placeholders" in told
     assert desk.ask_one("SELECT COUNT(*) FROM screenings") == 1
@@ -347,7 +345,7 @@ async def test_texts_that_nobody_has_looked_at_are_looked_at_when_that_matters_a
 
 async def test_rules_of_ones_own_decide_and_a_source_screened_by_others_is_not_run_by_mistake(desk: Desk) -> None:
     rules = desk.write_rules()
-    await ingest_file(desk.database, DataSection(file=str(desk.table)))
+    await ingest_file(desk.database, DataSection(file=str(desk.table)), dedupe=True)
     config = desk.write_config(placeholder_rules=rules, skip_placeholders=True)
     for refused in (desk.run, desk.preview):
         with pytest.raises(ConfigurationError, match=r"narrun-1.*my-rules.*narrun screen --placeholder-rules"):
@@ -374,8 +372,7 @@ async def test_what_an_unfinished_experiment_skips_cannot_be_changed_under_it(de
     assert desk.ask("SELECT * FROM source_narratives") == before
     await screen_database(desk.database, None)  # by the same rules nothing changes
     assert await desk.resume(overrides={"run.max_tokens_total": 10**6}) is ExitCode.COMPLETED
-    (found,) = await screen_database(desk.database, rules)
-    assert found.screening.n_placeholder == 1
+    assert "1 placeholders" in "\n".join(await screen_database(desk.database, rules))
     await desk.verify()
 
 
@@ -400,9 +397,8 @@ async def test_scrubbed_texts_keep_their_flags_and_those_that_were_not_seen_get_
     await desk.verify()
     desk.forget_screening()
 
-    (found,) = await screen_database(desk.database, None)
+    told = "\n".join(await screen_database(desk.database, None))
 
-    told = "\n".join(screening_lines(found.source, found.screening))
     assert f"0 of {N_ALL} texts screened" in told
     assert f"{N_ALL} were scrubbed before anybody looked" in told
     assert desk.ask_one("SELECT COUNT(text_flags) FROM source_narratives") == 0

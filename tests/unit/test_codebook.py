@@ -18,15 +18,15 @@ from narrun_async.codebook import (
     chosen_columns,
 )
 from narrun_async.models import ErrorCategory, NarrativeType
-from narrun_async.stores.sqlite import migrations, scrubbing
+from narrun_async.stores.sqlite import schema, scrubbing
 
 TABLES: Mapping[str, Mapping[str, str]] = {
-    "narrative_results": migrations.NARRATIVE_RESULTS,
-    "experiments": migrations.EXPERIMENTS,
-    "runs": migrations.RUNS,
-    "attempts": migrations.ATTEMPTS,
-    "servings": migrations.SERVINGS,
-    "canary_answers": migrations.CANARY_ANSWERS,
+    "narrative_results": schema.NARRATIVE_RESULTS,
+    "experiments": schema.EXPERIMENTS,
+    "runs": schema.RUNS,
+    "attempts": schema.ATTEMPTS,
+    "servings": schema.SERVINGS,
+    "canary_answers": schema.CANARY_ANSWERS,
 }
 
 
@@ -35,8 +35,8 @@ def column(name: str) -> Column:
 
 
 def test_every_column_of_the_results_is_described_in_the_order_of_the_table() -> None:
-    assert [one.name for one in RESULT_COLUMNS] == list(migrations.NARRATIVE_RESULTS)
-    assert (*R_COLUMNS, *OUR_COLUMNS) == tuple(migrations.NARRATIVE_RESULTS)
+    assert [one.name for one in RESULT_COLUMNS] == list(schema.NARRATIVE_RESULTS)
+    assert (*R_COLUMNS, *OUR_COLUMNS) == tuple(schema.NARRATIVE_RESULTS)
     assert (R_COLUMNS[-1], OUR_COLUMNS[0]) == ("is_false_negative", "error_category")
 
 
@@ -52,7 +52,7 @@ def test_a_description_is_whole_and_fits_every_format(described: Column) -> None
 
 @pytest.mark.parametrize("described", RESULT_COLUMNS, ids=lambda one: one.name)
 def test_the_kind_of_a_column_is_that_of_the_table(described: Column) -> None:
-    declared = migrations.NARRATIVE_RESULTS[described.name].split()[0]
+    declared = schema.NARRATIVE_RESULTS[described.name].split()[0]
     expected = {"INTEGER": {Kind.FLAG, Kind.WHOLE}, "REAL": {Kind.NUMBER}}
     texts = {kind for kind in Kind if not kind.is_numeric}
     assert described.kind in expected.get(declared, texts)

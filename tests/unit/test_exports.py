@@ -23,7 +23,7 @@ from narrun_async.errors import StorageError
 from narrun_async.models import Cohort, Experiment, ExperimentId, ExperimentStatus, NarrativeId
 from narrun_async.reporting.exports import ExportedFiles, ExportOptions, export_results
 from narrun_async.reporting.exports.plain_text import indicator_list
-from narrun_async.stores.sqlite.migrations import NARRATIVE_RESULTS
+from narrun_async.stores.sqlite.schema import NARRATIVE_RESULTS
 
 ID = "3f2a9c10-0000-4000-8000-000000000001"
 

@@ -324,6 +324,22 @@ BREAKS: dict[str, tuple[set[str], list[str]]] = {
     "a negative call": ({"I14"}, ["UPDATE attempts SET duration_s = -1 WHERE attempt_id = 1"]),
     "a narrative in two open batches": ({"I22"}, [*batches(1, "ended"), *batches(2, "exported")]),
     "a batch that does not know its narratives": ({"I22"}, [*batches(3, "closed"), "DELETE FROM batch_items"]),
+    "a result that was set aside and vanished": (
+        {"I23"},
+        [
+            "INSERT INTO legacy_reports (experiment_id, reason, set_aside_at, narrun_version, n_before, n_moved)"
+            f" VALUES ('{WHOLE}', 'duplicate', '2026-03-04T06:00:00.000+00:00', '0', 9, 1)"
+        ],
+    ),
+    "a result that was set aside and is still there": (
+        {"I23"},
+        [
+            "INSERT INTO legacy_reports (experiment_id, reason, set_aside_at, narrun_version, n_before, n_moved)"
+            f" VALUES ('{WHOLE}', 'duplicate', '2026-03-04T06:00:00.000+00:00', '0', 9, 1)",
+            f"INSERT INTO legacy_results (result_id, {KEY}, set_aside_at, why, report_id)"
+            f" SELECT result_id, {KEY}, '', '', 1 FROM narrative_results WHERE {SUCCESS_ROW}",
+        ],
+    ),
     "a negative answer time": (
         {"I14"},
         [f"UPDATE narrative_results SET response_sec = -0.5 WHERE {SUCCESS_ROW}"],

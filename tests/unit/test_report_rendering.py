@@ -61,14 +61,14 @@ def full_rows() -> list[CohortRow]:
     ]
 
 
-def full_document(**changes: object) -> str:
+def full_document(rows: list[CohortRow] | None = None, **changes: object) -> str:
     options: dict[str, object] = {
         "calls": [*make_calls(40), *make_calls(20, run_id=2, failed=3)],
         "runs": [make_run(1), make_run(2, mode="resume")],
         "indicators": [IndicatorCount(indicator="threatened her", n_narratives=12, n_yes=11, n_no=1)],
         "n_resamples": 50,
     }
-    return render_page(build_page(make_material(full_rows(), **options | changes)))  # type: ignore[arg-type]
+    return render_page(build_page(make_material(rows or full_rows(), **options | changes)))  # type: ignore[arg-type]
 
 
 class Reading(HTMLParser):
@@ -173,6 +173,8 @@ def test_the_same_material_gives_the_same_bytes(document: str) -> None:
 def test_whatever_stands_in_names_prompts_messages_and_quotations_is_text(document: str, payload: str) -> None:
     clean = read(document)
     attacked = full_document(
+        rows_of_table(3, 2, 1, 9),
+        calls=(),
         experiment=make_experiment(payload, notes=payload, model_name=payload, api_url=payload),
         system_prompt=payload,
         user_template=payload,
@@ -205,7 +207,7 @@ def test_an_error_category_and_a_skip_reason_of_a_foreign_database_are_text() ->
 
 
 def test_a_prompt_is_printed_to_the_letter_and_a_percent_sign_stays_with_its_number() -> None:
-    document = full_document(system_prompt="Say  50 % or\n\tless & <TEXT>.")
+    document = full_document(rows_of_table(3, 2, 1, 9), calls=(), system_prompt="Say  50 % or\n\tless & <TEXT>.")
     assert "<pre>Say  50 % or\n\tless &amp; &lt;TEXT&gt;.</pre>" in document
     assert not re.search(r">[^<]*\d %[^<]*</dd>", document)
 

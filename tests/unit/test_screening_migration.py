@@ -11,7 +11,8 @@ import pytest
 
 from narrun_async.models import Experiment, PageCursor, RunId, Selection
 from narrun_async.stores import open_sqlite_writer
-from narrun_async.stores.sqlite.migrations import MIGRATIONS, SCREENING_INDEXES, _add_screening
+from narrun_async.stores.sqlite.migrations import MIGRATIONS, _add_screening
+from narrun_async.stores.sqlite.schema import SCREENING_INDEXES
 
 ADDED = {
     "source_narratives": ("text_flags", "same_text_as"),

@@ -1,6 +1,6 @@
 """Promises of opening a SQLite file: ours is created whole, the predecessor's is adopted, anything else is left alone.
 
-The legacy shapes are written out here as the predecessor made them, not taken from the schema of today.
+The legacy shapes are those of `r_databases`, as the predecessor made them, not taken from the schema of today.
 """
 
 from __future__ import annotations
@@ -17,66 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from r_databases import GENERATIONS, dump
 from reliability import Measured
 
-from narrun_async.errors import ExitCode, LockHeldError, StorageError
+from narrun_async.errors import LockHeldError, StorageError
 from narrun_async.models import Outcome, PageCursor, ProgressMark, RunId, Selection
 from narrun_async.stores import open_sqlite_reader, open_sqlite_writer
 from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION
 
-_SOURCES = """
-CREATE TABLE source_narratives (
-    narrative_id INTEGER PRIMARY KEY AUTOINCREMENT, incident_id TEXT, narrative_type TEXT, narrative_text TEXT,
-    manual_flag_ind INTEGER, manual_flag INTEGER, data_source TEXT, {checksum} loaded_at TEXT,
-    UNIQUE(incident_id, narrative_type))
-"""
-_EXPERIMENTS = """
-CREATE TABLE experiments (
-    experiment_id TEXT PRIMARY KEY, experiment_name TEXT, status TEXT, model_name TEXT, model_provider TEXT,
-    temperature REAL, system_prompt TEXT, user_template TEXT, prompt_version TEXT, prompt_author TEXT,
-    run_seed INTEGER, data_file TEXT, n_narratives_total INTEGER, n_narratives_processed INTEGER,
-    n_narratives_skipped INTEGER, {progress} start_time TEXT, end_time TEXT, total_runtime_sec REAL,
-    avg_time_per_narrative_sec REAL, api_url TEXT, r_version TEXT, os_info TEXT, hostname TEXT,
-    n_positive_detected INTEGER, n_negative_detected INTEGER, n_positive_manual INTEGER, n_negative_manual INTEGER,
-    accuracy REAL, precision_ipv REAL, recall_ipv REAL, f1_ipv REAL, n_false_positive INTEGER,
-    n_false_negative INTEGER, n_true_positive INTEGER, n_true_negative INTEGER, pct_overlap_with_manual REAL,
-    csv_file TEXT, json_file TEXT, log_dir TEXT, created_at TEXT, notes TEXT)
-"""
-_RESULTS = """
-CREATE TABLE narrative_results (
-    result_id INTEGER PRIMARY KEY AUTOINCREMENT, experiment_id TEXT, incident_id TEXT, narrative_type TEXT,
-    row_num INTEGER, narrative_text TEXT, manual_flag_ind INTEGER, manual_flag INTEGER, detected INTEGER,
-    confidence REAL, indicators TEXT, rationale TEXT, reasoning_steps TEXT, raw_response TEXT, response_sec REAL,
-    processed_at TEXT, error_occurred INTEGER DEFAULT 0, error_message TEXT, {tokens}
-    is_true_positive INTEGER, is_true_negative INTEGER, is_false_positive INTEGER, is_false_negative INTEGER{last}
-    FOREIGN KEY(experiment_id) REFERENCES experiments(experiment_id){unique})
-"""
-_TOKENS = "prompt_tokens INTEGER, completion_tokens INTEGER, tokens_used INTEGER,"
-_PROGRESS = "n_narratives_completed INTEGER, last_progress_update TEXT, estimated_completion_time TEXT,"
-_KEY = "experiment_id, incident_id, narrative_type"
-
-GENERATIONS: Mapping[str, list[str]] = {
-    "a": [
-        _SOURCES.format(checksum=""),
-        _EXPERIMENTS.format(progress=""),
-        _RESULTS.format(tokens="", last=f", {_TOKENS}", unique=""),
-    ],
-    "b": [
-        _SOURCES.format(checksum="data_checksum TEXT,"),
-        _EXPERIMENTS.format(progress=_PROGRESS),
-        _RESULTS.format(tokens=_TOKENS, last=",", unique=""),
-        f"CREATE UNIQUE INDEX idx_results_unique ON narrative_results({_KEY})",
-    ],
-    "c": [
-        _SOURCES.format(checksum="data_checksum TEXT,"),
-        _EXPERIMENTS.format(progress=_PROGRESS),
-        _RESULTS.format(tokens=_TOKENS, last=",", unique=f", UNIQUE({_KEY})"),
-    ],
-}
 LEGACY_ID = "11111111-2222-4333-8444-555555555555"
 
 
-def write_legacy(path: Path, generation: str, build: Any, *, duplicate: bool = False) -> None:
+def write_legacy(path: Path, generation: str, build: Any) -> None:
     """Four narratives and an experiment with three results, one of them an error."""
     with closing(sqlite3.connect(path)) as db, db:
         for statement in GENERATIONS[generation]:
@@ -95,7 +47,7 @@ def write_legacy(path: Path, generation: str, build: Any, *, duplicate: bool = F
             " created_at) VALUES (?, 'legacy', 'completed', 'gpt-oss-120b', 4, '2025-01-01 10:00:00')",
             (LEGACY_ID,),
         )
-        for number in (0, 1, 2, 2) if duplicate else (0, 1, 2):
+        for number in (0, 1, 2):
             one = build.narrative(number)
             db.execute(
                 "INSERT INTO narrative_results (experiment_id, incident_id, narrative_type, row_num, narrative_text,"
@@ -107,14 +59,6 @@ def write_legacy(path: Path, generation: str, build: Any, *, duplicate: bool = F
 
 def digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
-
-
-def dump(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every table of a file, by column name."""
-    with closing(sqlite3.connect(path)) as db:
-        db.row_factory = sqlite3.Row
-        names = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
-        return {name: [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY rowid")] for name in names}
 
 
 def columns_of(path: Path, table: str) -> list[str]:
@@ -135,7 +79,7 @@ def unique_indexes(path: Path, table: str) -> int:
 async def open_and_close(path: Path) -> Path | None:
     store = await open_sqlite_writer(path)
     await store.aclose()
-    return store.backup
+    return store.migrated.backup
 
 
 # --- our own ---------------------------------------------------------------------------------------------------------
@@ -154,7 +98,7 @@ async def test_a_fresh_database_is_whole_private_and_alone(tmp_path: Path) -> No
     assert set(files.values()) == {0o600}
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert [found.name for found in path.parent.iterdir()] == ["experiments.db"]
-    assert (store.backup, user_version(path)) == (None, SCHEMA_VERSION)
+    assert (store.migrated.backup, user_version(path)) == (None, SCHEMA_VERSION)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -293,22 +237,6 @@ async def test_a_file_without_checksums_takes_the_one_of_its_workbook(tmp_path: 
         assert (found.path, found.n_narratives) == ("C:/old.xlsx", 4)
     finally:
         await store.aclose()
-
-
-@pytest.mark.fault("D14")
-async def test_a_legacy_file_with_duplicate_results_is_refused_and_not_a_byte_changes(
-    tmp_path: Path, build: Any, measured: Measured
-) -> None:
-    path = tmp_path / "experiments.db"
-    write_legacy(path, "a", build, duplicate=True)
-    before = digest(path)
-    for _ in range(2):
-        with pytest.raises(StorageError, match="1 narratives have more than one result row") as refused:
-            await open_sqlite_writer(path)
-        assert refused.value.exit_code is ExitCode.STORAGE
-    assert digest(path) == before
-    assert [found.name for found in tmp_path.iterdir()] == ["experiments.db"]
-    measured("refused twice with the number of narratives; not a byte changed, no file left beside it")
 
 
 async def test_a_reader_does_not_migrate(tmp_path: Path, build: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from narrun_async.clock import local_now
 from narrun_async.models import Attempt, Copy, ExperimentId, Outcome, RunId, Serving, Skip
-from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS
 from narrun_async.stores.sqlite.result_rows import attempt_row, canary_row, result_row, serving_row
+from narrun_async.stores.sqlite.schema import CANARY_ANSWERS
 from narrun_async.stores.sqlite.statements import COPIED_COLUMNS, RESULT_COLUMNS
 from virtual.tables import Draft, Row
 

@@ -55,7 +55,7 @@ from narrun_async.models import (
 from narrun_async.ports import ConflictRule, NarrativeSource
 from narrun_async.screening import ScreeningRules
 from narrun_async.stores.sqlite.experiment_rows import experiment_columns
-from narrun_async.stores.sqlite.migrations import EXPERIMENTS
+from narrun_async.stores.sqlite.schema import EXPERIMENTS
 from virtual.ingest import count_flagged, insert_source, screen_narratives
 from virtual.memory_rows import (
     insert_attempt,

@@ -12,13 +12,28 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
-from narrun_async.stores.sqlite.migrations import CANARY_ANSWERS, SCREENINGS, SCRUBS, SERVINGS, TABLES
+from narrun_async.stores.sqlite.schema import (
+    CANARY_ANSWERS,
+    LEGACY_REPORTS,
+    OF_LEGACY_RESULTS,
+    SCREENINGS,
+    SCRUBS,
+    SERVINGS,
+    TABLES,
+)
 
 Row = dict[str, Any]
 
 #: parents first
-COLUMNS = {**TABLES, "servings": SERVINGS, "canary_answers": CANARY_ANSWERS, "scrubs": SCRUBS}
-COLUMNS["screenings"] = SCREENINGS
+COLUMNS = {
+    **TABLES,
+    "servings": SERVINGS,
+    "canary_answers": CANARY_ANSWERS,
+    "scrubs": SCRUBS,
+    "screenings": SCREENINGS,
+    "legacy_reports": LEGACY_REPORTS,
+    "legacy_results": {**dict.fromkeys(TABLES["narrative_results"], ""), **OF_LEGACY_RESULTS},
+}
 _TABLES = tuple(COLUMNS)
 #: what is kept beside the tables so that nothing has to be counted again: narrative by key, narratives of a source,
 #: failed calls of a narrative, the screening in force of a source, the latest number of each table

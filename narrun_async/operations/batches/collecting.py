@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,18 +28,23 @@ from narrun_async.models import (
     Batch,
     BatchLine,
     BatchState,
+    Copy,
     ErrorCategory,
     Experiment,
     Outcome,
+    PageCursor,
     ResultCounts,
     RunEnd,
     RunId,
     RunStart,
+    Selection,
     Serving,
+    Skip,
     WorkItem,
     WriterMessage,
 )
 from narrun_async.operations.batches.answers import Survey, Target, iter_answers, judge_line
+from narrun_async.planner import plan_uncalled
 from narrun_async.ports import BatchStore, Store
 from narrun_async.progress import Progress
 from narrun_async.progress.commits import CommitJournal
@@ -53,6 +58,8 @@ from narrun_async.writer import BatchPolicy, Writer
 CHUNK_LINES = 200
 #: between reading and writing
 QUEUE = 64
+#: rows that take no request, read from the database at once
+PAGE_ROWS = 500
 #: rows a commit: nobody waits for them one by one
 COMMIT_ROWS = 512
 #: refusals that a wrong setting would also cause
@@ -117,7 +124,9 @@ async def collect(
     progress = Progress(n_done_before=0, n_remaining=n_new, clock=time.monotonic)
     tell(f"storing    {collection.surveyed.n_ours:,} answers")
     RUN_LOG.info("run %d begins: batch, %d lines of files", run_id, collection.surveyed.n_lines)
-    await _write(store, collection, taker, control, progress, run_id)
+    writer = _open_writer(store, collection, control, progress, run_id)
+    await _write(taker, writer)
+    await _write_uncalled(store, collection.experiment, writer, control, start.selection)
     problem = control.reason if isinstance(control.reason, NarrunError) else taker.problem()
     verdict = judge_run(
         await store.count_results(collection.experiment),
@@ -138,18 +147,13 @@ async def collect(
     )
 
 
-async def _write(
-    store: CollectingStore,
-    collection: Collection,
-    taker: _Taker,
-    control: RunControl,
-    progress: Progress,
-    run_id: RunId,
-) -> None:
+def _open_writer(
+    store: CollectingStore, collection: Collection, control: RunControl, progress: Progress, run_id: RunId
+) -> Writer:
     journal = CommitJournal(run_id, collection.counts)
     if collection.accepts_restored:
         journal.note_restored()
-    writer = Writer(
+    return Writer(
         store,
         collection.experiment.experiment_id,
         run_id,
@@ -158,11 +162,35 @@ async def _write(
         journal=journal,
         policy=BatchPolicy(max_rows=COMMIT_ROWS, storage_pauses_s=collection.storage_pauses_s),
     )
+
+
+async def _write(taker: _Taker, writer: Writer) -> None:
     outcomes, arriving = anyio.create_memory_object_stream[WriterMessage](QUEUE)
     async with anyio.create_task_group() as stages:
         stages.start_soon(writer.run, arriving)
         async with outcomes:
             await taker.take_all(outcomes)
+
+
+async def _write_uncalled(
+    store: CollectingStore, experiment: Experiment, writer: Writer, control: RunControl, selection: Selection
+) -> None:
+    """What gets its row without a request: placeholders, and texts of which another one has been answered."""
+    pages: list[Callable[[PageCursor], Awaitable[Sequence[Skip] | Sequence[Copy]]]] = []
+    if experiment.skips_placeholders and selection is not Selection.ERRORS:
+        pages.append(lambda after: store.load_skips(experiment, after=after, limit=PAGE_ROWS))
+    if experiment.asks_identical_once:
+        pages.append(lambda after: store.load_copies(experiment, selection, after=after, limit=PAGE_ROWS))
+    for load_page in pages:
+        if control.is_stopping:
+            return
+        rows, arriving = anyio.create_memory_object_stream[WriterMessage](QUEUE)
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(writer.run, arriving)
+            try:
+                await plan_uncalled(load_page, rows)
+            except NarrunError as error:
+                control.stop(error)
 
 
 class _Taker:

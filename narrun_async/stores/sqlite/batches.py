@@ -26,8 +26,8 @@ from narrun_async.models import (
 from narrun_async.stores.sqlite import batch_statements as statements
 from narrun_async.stores.sqlite.connection import transact, transaction
 from narrun_async.stores.sqlite.database import Database
-from narrun_async.stores.sqlite.migrations import BATCHES
 from narrun_async.stores.sqlite.results import work_item
+from narrun_async.stores.sqlite.schema import BATCHES
 
 
 class BatchesPart(Database):

@@ -18,19 +18,19 @@ from narrun_async.codebook import BROWSED_COLUMNS, PROMPT_COLUMNS
 from narrun_async.models import ExperimentId
 from narrun_async.statuses import INTERRUPTED, RUNNING
 from narrun_async.stores.locking import database_is_locked
-from narrun_async.stores.sqlite import migrations
+from narrun_async.stores.sqlite import schema
 from narrun_async.stores.sqlite.connection import BUSY_TIMEOUT_S, wrap_sqlite_errors
 from narrun_async.stores.sqlite.scrubbing import REFUSED, TEXT_COLUMNS
 
 T = TypeVar("T")
 
 _SCHEMA: Mapping[str, Mapping[str, str]] = {
-    "experiments": migrations.EXPERIMENTS,
-    "runs": migrations.RUNS,
-    "narrative_results": {**migrations.NARRATIVE_RESULTS, "agreement": "TEXT"},
-    "attempts": migrations.ATTEMPTS,
-    "servings": migrations.SERVINGS,
-    "canary_answers": migrations.CANARY_ANSWERS,
+    "experiments": schema.EXPERIMENTS,
+    "runs": schema.RUNS,
+    "narrative_results": {**schema.NARRATIVE_RESULTS, "agreement": "TEXT"},
+    "attempts": schema.ATTEMPTS,
+    "servings": schema.SERVINGS,
+    "canary_answers": schema.CANARY_ANSWERS,
 }
 _OF_THE_EXPERIMENT = {"experiment_id": "TEXT REFERENCES experiments(experiment_id)"}
 #: the case of a narrative, for tables that know its number only

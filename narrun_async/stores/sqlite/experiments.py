@@ -27,7 +27,7 @@ from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
 from narrun_async.stores.sqlite.experiment_rows import PROMPT_COLUMNS, experiment_columns
-from narrun_async.stores.sqlite.migrations import EXPERIMENTS
+from narrun_async.stores.sqlite.schema import EXPERIMENTS
 
 
 class ExperimentsPart(Database):

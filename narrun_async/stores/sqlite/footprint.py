@@ -21,6 +21,7 @@ class Footprint:
     """The traces of one database."""
 
     n_narratives: int
+    #: those that were set aside, too
     n_results: int
     experiment_ids: Sequence[str]
     #: experiment id, directory as recorded
@@ -51,6 +52,9 @@ async def read_footprint(path: Path) -> Footprint:
             (counts,) = await reader.execute_fetchall(
                 "SELECT (SELECT COUNT(*) FROM source_narratives), (SELECT COUNT(*) FROM narrative_results)"
             )
+            n_set_aside = 0
+            if "legacy_results" in names:
+                ((n_set_aside,),) = await reader.execute_fetchall("SELECT COUNT(*) FROM legacy_results")
             endpoints = [one["api_url"] for one in experiments]
             if "runs" in names:
                 endpoints += await _column(reader, "SELECT DISTINCT api_url FROM runs")
@@ -64,7 +68,7 @@ async def read_footprint(path: Path) -> Footprint:
     ids = [str(one["experiment_id"]) for one in experiments]
     return Footprint(
         n_narratives=counts[0],
-        n_results=counts[1],
+        n_results=counts[1] + n_set_aside,
         experiment_ids=ids,
         log_dirs=[(one, str(log)) for one, row in zip(ids, experiments, strict=True) if (log := row.get("log_dir"))],
         exports=_texts([row.get(column) for row in experiments for column in ("csv_file", "json_file")]),

@@ -67,9 +67,11 @@ SELECT 'row ' || f.rowid || ' of ' || f."table" || ' refers to a row of ' || f.p
 FROM pragma_foreign_key_check AS f
 """
 
+# Rows that name no narrative are not known to be of the same one; I6 finds them.
 _ONE_ROW_A_KEY = f"""
 SELECT {_RESULT} || ': ' || COUNT(*) || ' rows' AS place, MIN({_OF_ROW}) AS is_inherited
-FROM narrative_results AS r WHERE {_RESULT_IN_SCOPE}
+FROM narrative_results AS r
+WHERE {_RESULT_IN_SCOPE} AND r.experiment_id IS NOT NULL AND r.incident_id IS NOT NULL AND r.narrative_type IS NOT NULL
 GROUP BY r.experiment_id, r.incident_id, r.narrative_type HAVING COUNT(*) > 1
 """
 
@@ -315,6 +317,20 @@ WHERE {_EXPERIMENT_IN_SCOPE} AND e.ask_identical_once = 1 AND r.copied_from IS N
                  AND e.status <> '{ExperimentStatus.COMPLETED.value}')))
 """
 
+# The rows that a report counts must be there, and must not be among the results any more.
+_SET_ASIDE = """
+SELECT 'report ' || p.report_id || ' on ' || COALESCE(p.experiment_id, 'no experiment') || ': ' || COUNT(l.report_id)
+       || ' of ' || p.n_moved || ' results are there' AS place, 0 AS is_inherited
+FROM legacy_reports AS p LEFT JOIN legacy_results AS l ON l.report_id = p.report_id
+WHERE :experiment_id IS NULL OR p.experiment_id = :experiment_id
+GROUP BY p.report_id HAVING COUNT(l.report_id) <> p.n_moved
+UNION ALL
+SELECT 'result ' || l.result_id || ' of ' || COALESCE(l.experiment_id, 'no experiment') || ': twice in the file', 0
+FROM legacy_results AS l JOIN narrative_results AS r ON r.result_id = l.result_id AND r.experiment_id = l.experiment_id
+    AND r.incident_id = l.incident_id AND r.narrative_type = l.narrative_type
+WHERE :experiment_id IS NULL OR l.experiment_id = :experiment_id
+"""
+
 _REMARKS = {"I11": _NOT_COMPARED}
 
 INVARIANTS = tuple(
@@ -335,5 +351,6 @@ INVARIANTS = tuple(
         ("I20", "nothing is skipped or copied where every narrative is to be asked", _WITHOUT_LEAVE),
         ("I21", "a copy equals the row of the narrative that was asked, whose text it has", _COPIES),
         ("I22", "no narrative is in two open batches, and every batch knows its narratives", _BATCHES),
+        ("I23", "results that were set aside are all there, and only there", _SET_ASIDE),
     )
 )

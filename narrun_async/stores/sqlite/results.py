@@ -154,16 +154,10 @@ class ResultsPart(Database):
         return await self.fetch_exactly_one(statements.COUNT_COPIED_ERRORS, {"experiment_id": experiment.experiment_id})
 
     async def count_remaining(self, experiment: Experiment, selection: Selection) -> int:
-        counts = await self.count_results(experiment)
-        match selection:
-            case Selection.MISSING:
-                if experiment.asks_identical_once:
-                    return counts.n_missing + int((await self._count_copied_errors(experiment))["n_behind"])
-                return counts.n_missing
-            case Selection.ERRORS:
-                return counts.n_errors
-            case Selection.MISSING_AND_ERRORS:
-                return counts.n_missing + counts.n_errors
+        n_remaining = (await self.count_results(experiment)).remaining(selection)
+        if selection is Selection.MISSING and experiment.asks_identical_once:
+            n_remaining += int((await self._count_copied_errors(experiment))["n_behind"])
+        return n_remaining
 
     # --- writing ---
 

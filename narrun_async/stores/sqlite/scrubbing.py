@@ -12,20 +12,22 @@ from narrun_async.errors import ExitCode, LockHeldError
 from narrun_async.models import Cohort, NarrativeId, ScrubRecord, TextHoldings
 from narrun_async.stores.sqlite.connection import transaction
 from narrun_async.stores.sqlite.database import Database
-from narrun_async.stores.sqlite.migrations import OUR_TABLES
+from narrun_async.stores.sqlite.schema import OUR_TABLES
 
+_OF_RESULTS = (
+    "narrative_text",
+    "indicators",
+    "rationale",
+    "reasoning_steps",
+    "raw_response",
+    "error_message",
+    "first_error_message",
+)
 #: table → columns that hold a narrative or words that other people's programs said about one
 TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source_narratives": ("narrative_text",),
-    "narrative_results": (
-        "narrative_text",
-        "indicators",
-        "rationale",
-        "reasoning_steps",
-        "raw_response",
-        "error_message",
-        "first_error_message",
-    ),
+    "narrative_results": _OF_RESULTS,
+    "legacy_results": _OF_RESULTS,
     "attempts": ("error_message",),
     "canary_answers": ("error_message",),
     "review_labels": ("comment",),
@@ -119,7 +121,7 @@ class ScrubbingPart(Database):
                 "narrun_version": narrun_version,
                 "host": host,
                 "n_narratives": changed["source_narratives"],
-                "n_results": changed["narrative_results"],
+                "n_results": changed["narrative_results"] + changed["legacy_results"],
                 "n_calls": changed["attempts"],
             },
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 
 import aiosqlite
@@ -14,6 +14,7 @@ import anyio
 from narrun_async.clock import local_now, utc_now, utc_text
 from narrun_async.errors import BadInputError
 from narrun_async.models import (
+    ROWS_IDENTITY,
     Cohort,
     DataSource,
     FlagCounts,
@@ -27,6 +28,7 @@ from narrun_async.ports import ConflictRule, NarrativeSource
 from narrun_async.screening import ScreeningRules, flags_text
 from narrun_async.stores.sqlite import statements
 from narrun_async.stores.sqlite.database import Database, Parameters
+from narrun_async.stores.sqlite.legacy_statements import LIST_ODD_IDS
 
 #: rows handed to SQLite at once; larger chunks were no faster and cost memory
 CHUNK_ROWS = 500
@@ -175,20 +177,34 @@ class SourcesPart(Database):
 
     async def _report_known(self, source: NarrativeSource, *, n_keys: int, known: sqlite3.Row) -> IngestReport:
         if known["n_known"] == n_keys == known["n_equal"]:
-            if known["n_without_checksum"] == n_keys:
-                await self.writer.execute(statements.ADOPT_SOURCE, {"checksum": source.checksum})
-            if known["n_without_checksum"] in (0, n_keys):
-                row = await self._fetch_in_transaction(statements.FIND_KNOWN_SOURCE, {})
-                # A part of a source, or parts of several, would be another cohort than the one asked for.
-                if row["n_narratives"] == n_keys:
-                    stored = _data_source(row)
-                    screening = await self.load_screening(stored.checksum)
-                    return IngestReport(source=stored, loaded=False, screening=screening, summary=source.summary())
+            row = await self._fetch_in_transaction(statements.FIND_KNOWN_SOURCE, {})
+            # A part of a source, or parts of several, would be another cohort than the one asked for.
+            if row["n_narratives"] == n_keys:
+                stored = await self._identified(row, source)
+                screening = await self.load_screening(stored.checksum)
+                return IngestReport(source=stored, loaded=False, screening=screening, summary=source.summary())
         raise BadInputError(
             f"{source.path}: {known['n_known']} of its {n_keys} narratives are in the database already"
             f" ({known['n_equal']} with the same text), so it is neither the same file nor a new one",
-            advice="use another --db for this file",
+            advice=await self._advise_on_known(),
         )
+
+    async def _identified(self, row: sqlite3.Row, source: NarrativeSource) -> DataSource:
+        """What the database knows of this file. Where the predecessor kept no checksum of it, there is one now."""
+        found = _data_source(row)
+        if not found.checksum.startswith(ROWS_IDENTITY):
+            return found
+        known_by = {"identity": found.checksum, "checksum": source.checksum}
+        for statement in (statements.IDENTIFY_SOURCE, statements.IDENTIFY_COHORTS, statements.IDENTIFY_SCREENINGS):
+            await self.writer.execute(statement, known_by)
+        return replace(found, checksum=source.checksum)
+
+    async def _advise_on_known(self) -> str:
+        async with self.writer.execute(LIST_ODD_IDS) as cursor:
+            has_odd_ids = await cursor.fetchone() is not None
+        if has_odd_ids:
+            return "ids in the database are written as in 1e+05: see `narrun migrate`, which says how to repair them"
+        return "use another --db for this file"
 
     async def _report_loaded(
         self, source: NarrativeSource, incoming: sqlite3.Row, rules: ScreeningRules | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from narrun_async.models import SECOND_TRY, TextFlag
+from narrun_async.models import SECOND_TRY, RunMode, TextFlag
 
 # --- sources ---------------------------------------------------------------------------------------------------------
 
@@ -63,11 +63,9 @@ SELECT COUNT(*) FROM (
 )
 """
 
-#: keys of the file that were in the database before it, how many of those have the same text, and how many come from
-#: a file whose checksum the predecessor did not keep
+#: keys of the file that were in the database before it, and how many of those have the same text
 COUNT_KNOWN = """
-SELECT COUNT(*) AS n_known, COALESCE(SUM(s.text_sha256 = i.text_sha256), 0) AS n_equal,
-       COALESCE(SUM(s.data_checksum IS NULL), 0) AS n_without_checksum
+SELECT COUNT(*) AS n_known, COALESCE(SUM(s.text_sha256 = i.text_sha256), 0) AS n_equal
 FROM (SELECT incident_id, narrative_type, text_sha256, MIN(file_row) FROM incoming
       GROUP BY incident_id, narrative_type) AS i
 CROSS JOIN source_narratives AS s
@@ -84,11 +82,10 @@ WHERE data_checksum = (
 GROUP BY data_checksum
 """
 
-#: the file's rows, loaded by a predecessor that kept no checksum, are known by this file's from now on
-ADOPT_SOURCE = """
-UPDATE source_narratives SET data_checksum = :checksum
-WHERE data_checksum IS NULL AND (incident_id, narrative_type) IN (SELECT incident_id, narrative_type FROM incoming)
-"""
+#: narratives whose file left no checksum, and experiments over them, are known by that of their workbook from now on
+IDENTIFY_SOURCE = "UPDATE source_narratives SET data_checksum = :checksum WHERE data_checksum = :identity"
+IDENTIFY_COHORTS = "UPDATE experiments SET data_checksum = :checksum WHERE data_checksum = :identity"
+IDENTIFY_SCREENINGS = "UPDATE screenings SET data_checksum = :checksum WHERE data_checksum = :identity"
 
 SUMMARISE_SOURCE = """
 SELECT COALESCE(SUM(narrative_type = 'cme'), 0) AS n_cme, COALESCE(SUM(narrative_type = 'le'), 0) AS n_le,
@@ -527,11 +524,19 @@ FROM narrative_results WHERE experiment_id = :experiment_id AND error_occurred =
 GROUP BY 1 ORDER BY 2 DESC, 1
 """
 
-SUM_TOKENS = """
+#: calls of the predecessor are not in the ledger: its rows hold their tokens, those that were set aside, too
+SUM_TOKENS = f"""
 SELECT COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, COALESCE(SUM(completion_tokens), 0) AS completion_tokens
 FROM (SELECT prompt_tokens, completion_tokens FROM attempts WHERE experiment_id = :experiment_id
       UNION ALL
-      SELECT prompt_tokens, completion_tokens FROM canary_answers WHERE experiment_id = :experiment_id)
+      SELECT prompt_tokens, completion_tokens FROM canary_answers WHERE experiment_id = :experiment_id
+      UNION ALL
+      SELECT prompt_tokens, completion_tokens FROM narrative_results
+      WHERE experiment_id = :experiment_id AND run_id IS NULL AND (
+          EXISTS (SELECT 1 FROM experiments WHERE experiment_id = :experiment_id AND config_json IS NULL)
+          OR EXISTS (SELECT 1 FROM runs WHERE experiment_id = :experiment_id AND mode = '{RunMode.LEGACY.value}'))
+      UNION ALL
+      SELECT prompt_tokens, completion_tokens FROM legacy_results WHERE experiment_id = :experiment_id)
 """
 
 LIST_SERVINGS = """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import aiosqlite
 
 from narrun_async.errors import StorageError
+from narrun_async.models import IdRow, Migrated, MigrationForecast
 from narrun_async.stores.sqlite.batches import BatchesPart
 from narrun_async.stores.sqlite.connection import (
     connect_reader,
@@ -16,9 +19,12 @@ from narrun_async.stores.sqlite.connection import (
     wrap_sqlite_errors,
 )
 from narrun_async.stores.sqlite.experiments import ExperimentsPart
+from narrun_async.stores.sqlite.inheritance import find_duplicates
+from narrun_async.stores.sqlite.legacy import LegacyPart, list_rows_of_odd_ids
 from narrun_async.stores.sqlite.migrations import (
     SCHEMA_VERSION,
     back_up,
+    has_results,
     migrate,
     refuse_duplicates,
     refuse_foreign,
@@ -41,11 +47,12 @@ class SqliteStore(
     ScrubbingPart,
     ReviewsPart,
     ReportPart,
+    LegacyPart,
 ):
     """`ports.Store`."""
 
-    #: the copy made before a migration, where there was one
-    backup: Path | None = None
+    #: what opening it for writing had to change
+    migrated: Migrated = Migrated()
 
     async def back_up(self) -> Path:
         """A sound copy beside the database, as it is now.
@@ -56,11 +63,12 @@ class SqliteStore(
             return await back_up(self.writer, self.path)
 
 
-async def open_sqlite_writer(path: Path) -> SqliteStore:
+async def open_sqlite_writer(path: Path, *, dedupe: bool = True) -> SqliteStore:
     """Open for reading and writing, bringing the schema up to date first. The caller holds the `DatabaseLock`.
 
     The file is examined through a connection that cannot write before one that can is opened.
 
+    :param dedupe: where the predecessor left several results of one narrative, set all but one of them aside
     :raises StorageError: the file is damaged, foreign, newer, or cannot be written; it is left as it was
     """
     if not path.exists():
@@ -70,11 +78,12 @@ async def open_sqlite_writer(path: Path) -> SqliteStore:
         with wrap_sqlite_errors(path):
             await _refuse_damage(reader, path)
             await refuse_foreign(reader, path)
-            await refuse_duplicates(reader, path)
+            if not dedupe:
+                await refuse_duplicates(reader, path)
         writer = await connect_writer(path)
         try:
             with wrap_sqlite_errors(path):
-                backup = await migrate(writer, path)
+                migrated = await migrate(writer, path)
         except BaseException:
             await writer.close()
             raise
@@ -82,8 +91,40 @@ async def open_sqlite_writer(path: Path) -> SqliteStore:
         await reader.close()
         raise
     store = SqliteStore(path, reader=reader, writer=writer)
-    store.backup = backup
+    store.migrated = migrated
     return store
+
+
+async def foresee_migration(path: Path, *, dedupe: bool) -> MigrationForecast:
+    """What `open_sqlite_writer` would do to an existing file. Only reads.
+
+    :raises StorageError: it would refuse
+    """
+    reader = await connect_reader(path)
+    try:
+        with wrap_sqlite_errors(path):
+            await _refuse_damage(reader, path)
+            await refuse_foreign(reader, path)
+            if not dedupe:
+                await refuse_duplicates(reader, path)
+            version = await schema_version(reader)
+            forecast = MigrationForecast(schema_version=version, known_schema_version=SCHEMA_VERSION)
+            if not await has_results(reader):
+                return forecast
+            _, set_aside = (0, ()) if version else await find_duplicates(reader)
+            rows = await list_rows_of_odd_ids(reader)
+            return replace(forecast, set_aside=set_aside, rows_of_odd_ids=_one_a_key(rows) if set_aside else rows)
+    finally:
+        await reader.close()
+
+
+def _one_a_key(rows: Sequence[IdRow]) -> list[IdRow]:
+    """Rows without those that would be set aside as duplicates; which of them stays makes no difference to an id."""
+    kept: dict[object, IdRow] = {}
+    for row in rows:
+        key = (row.is_narrative, row.experiment_id, *row.key)
+        kept.setdefault(row.row_id if None in key and not row.is_narrative else key, row)
+    return list(kept.values())
 
 
 async def _create_database(path: Path) -> None:
