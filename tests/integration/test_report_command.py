@@ -144,10 +144,14 @@ def test_small_counts_are_not_in_the_file_and_it_says_so(database: Database, cal
 
 def test_an_experiment_of_the_predecessor_has_a_report_of_what_is_known(database: Database, call: Call) -> None:
     wanted = database.add(1)
-    database.change("DELETE FROM attempts", "UPDATE experiments SET config_json = NULL, config_sha256 = NULL")
+    database.change(
+        "UPDATE experiments SET config_json = NULL, config_sha256 = NULL, cohort_last_narrative_id = NULL,"
+        " data_checksum = NULL, narrun_version = NULL"
+    )
     call("report", wanted, "--html", "r.html", *FEW)
     document = Path("r.html").read_text(encoding="utf-8")
     assert "no ledger of calls" in document and "no snapshot of its settings" in document
+    assert "the predecessor recorded no cohort" in document.lower()
 
 
 def test_an_experiment_without_any_row_has_one_too(database: Database, call: Call) -> None:

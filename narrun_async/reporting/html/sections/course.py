@@ -14,6 +14,13 @@ from narrun_async.reporting.html.wording import DASH, clean, plural
 from narrun_async.reporting.measure_text import percent_of
 from narrun_async.reporting.wording import duration_text
 
+_MODES = {
+    "new": "new",
+    "resume": "resumed",
+    "retry-errors": "errors asked again",
+    "batch": "answers of batches",
+    "r": "by the R program",
+}
 _UNITS = ((2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 
 
@@ -69,8 +76,7 @@ def _end_words(run: RunRecord) -> str:
 
 
 def _mode_words(run: RunRecord) -> str:
-    words = {"new": "new", "resume": "resumed", "retry-errors": "errors asked again", "batch": "answers of batches"}
-    return words.get(run.mode, clean(run.mode))
+    return _MODES.get(run.mode, clean(run.mode))
 
 
 def _calls_words(material: ReportMaterial, course: Course) -> str:
