@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +15,8 @@ from narrun_async.analysis.report_tree import ConfidenceBand, IndicatorCount, Ye
 from narrun_async.analysis.samples import Sample
 from narrun_async.models import AnswerIndicators, CohortRow
 
-#: both kinds of narrative together
-EVERY_KIND = "narratives"
+#: beside the kinds of narratives
+INCIDENTS = "incidents"
 
 _T = TypeVar("_T")
 
@@ -43,42 +44,69 @@ def merge_neighbours(parts: Sequence[_T], is_large: Callable[[Sequence[_T]], boo
     return groups
 
 
-def break_down_by_year(rows: Sequence[CohortRow], *, by_kind: bool, suppress_below: int = 0) -> tuple[YearGroup, ...]:
-    """Detection among the answered narratives by year; empty where no year is known.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dated:
+    """A narrative or an incident with an answer, and its year if that is known."""
+
+    kind: str
+    year: int | None
+    is_yes: bool
+    incident_id: str
+
+
+def break_down_by_year(
+    rows: Sequence[CohortRow], *, of_incidents: bool = False, suppress_below: int = 0
+) -> tuple[YearGroup, ...]:
+    """Detection among the answered narratives of each kind, or the incidents, by year; empty where no year is known.
 
     Years are put together until no count of yes or no is below `suppress_below`; empty where that leaves one group.
     """
-    answered = answered_rows(rows)
-    kinds = sorted({row.narrative_type for row in answered}) if by_kind else [EVERY_KIND]
-    known = sorted({row.incident_year for row in answered if row.incident_year is not None})
+    dated = _incidents(rows) if of_incidents else _narratives(rows)
+    kinds = sorted({one.kind for one in dated})
+    known = sorted({one.year for one in dated if one.year is not None})
     if not known:
         return ()
-    years = [*known, *({row.incident_year for row in answered} & {None})]
-    counts = Counter(
-        (row.incident_year, row.narrative_type if by_kind else EVERY_KIND, row.detected) for row in answered
-    )
+    years = [*known, *({one.year for one in dated} & {None})]
+    counts = Counter((one.year, one.kind, one.is_yes) for one in dated)
 
     def is_large(group: Sequence[int | None]) -> bool:
-        cells = (sum(counts[year, kind, said] for year in group) for kind in kinds for said in (0, 1))
+        cells = (sum(counts[year, kind, said] for year in group) for kind in kinds for said in (True, False))
         return all(cell >= suppress_below for cell in cells)
 
     groups = merge_neighbours(years, is_large)
     if suppress_below and len(groups) < 2:
         return ()
-    codes: dict[str, int] = {}
-    for row in answered:
-        codes.setdefault(row.incident_id, len(codes))
-    return tuple(_year_group(answered, kind, group, codes) for kind in kinds for group in groups)
+    codes = {incident_id: code for code, incident_id in enumerate({one.incident_id: None for one in dated})}
+    return tuple(
+        _year_group([one for one in dated if one.kind == kind and one.year in group], kind, group, codes)
+        for kind in kinds
+        for group in groups
+    )
 
 
-def _year_group(
-    answered: Sequence[CohortRow], kind: str, years: Sequence[int | None], codes: dict[str, int]
-) -> YearGroup:
-    chosen = [row for row in answered if row.incident_year in years and kind in (EVERY_KIND, row.narrative_type)]
+def _narratives(rows: Sequence[CohortRow]) -> Sequence[_Dated]:
+    return [
+        _Dated(kind=row.narrative_type, year=row.incident_year, is_yes=row.detected == 1, incident_id=row.incident_id)
+        for row in answered_rows(rows)
+    ]
+
+
+def _incidents(rows: Sequence[CohortRow]) -> Sequence[_Dated]:
+    """One is a yes if any of its answered narratives is."""
+    incidents: dict[str, _Dated] = {}
+    for one in _narratives(rows):
+        before = incidents.get(one.incident_id, one)
+        year = one.year if before.year is None else before.year
+        is_yes = before.is_yes or one.is_yes
+        incidents[one.incident_id] = replace(one, kind=INCIDENTS, year=year, is_yes=is_yes)
+    return list(incidents.values())
+
+
+def _year_group(chosen: Sequence[_Dated], kind: str, years: Sequence[int | None], codes: dict[str, int]) -> YearGroup:
     sample = Sample(
-        hits=np.array([row.detected == 1 for row in chosen], dtype=bool),
+        hits=np.array([one.is_yes for one in chosen], dtype=bool),
         weights=np.ones(len(chosen)),
-        clusters=np.array([codes[row.incident_id] for row in chosen], dtype=np.int64),
+        clusters=np.array([codes[one.incident_id] for one in chosen], dtype=np.int64),
     )
     return YearGroup(
         kind=kind,
@@ -122,30 +150,39 @@ def break_down_by_confidence(rows: Sequence[CohortRow], *, suppress_below: int =
 def rank_indicators(
     answers: Iterable[AnswerIndicators], *, at_most: int, suppress_below: int = 0
 ) -> list[IndicatorCount]:
-    """The indicators that most narratives share, whatever their capitals; none that too few share.
+    """The indicators that most narratives share, whatever their capitals; none that too few share or lack.
 
-    How often an indicator stands for a yes and for a no is told only where neither is too rare.
+    How often an indicator stands for a yes and for a no is told only where no count of these is too small, either.
+
+    :param answers: those without indicators, too
     """
     spellings: dict[str, Counter[str]] = {}
     counts: Counter[tuple[str, bool]] = Counter()
+    wholes: Counter[bool] = Counter()
     for answer in answers:
+        wholes[answer.is_yes] += 1
         found = {" ".join(one.split()).casefold(): " ".join(one.split()) for one in answer.indicators if one.strip()}
         for key, spelling in found.items():
             spellings.setdefault(key, Counter())[spelling] += 1
             counts[key, answer.is_yes] += 1
-    ranked = sorted(spellings, key=lambda key: (-spellings[key].total(), key))
+
+    def is_told(n: int, whole: int) -> bool:
+        return min(n, whole - n) >= suppress_below
+
     shown = []
-    for key in ranked[:at_most]:
+    for key in sorted(spellings, key=lambda key: (-spellings[key].total(), key)):
         n_yes, n_no = counts[key, True], counts[key, False]
-        if n_yes + n_no < suppress_below:
-            break
-        may_tell_apart = min(n_yes, n_no) >= suppress_below
+        if suppress_below and not is_told(n_yes + n_no, wholes.total()):
+            continue
+        tells_apart = not suppress_below or (is_told(n_yes, wholes[True]) and is_told(n_no, wholes[False]))
         shown.append(
             IndicatorCount(
                 indicator=spellings[key].most_common(1)[0][0],
                 n_narratives=n_yes + n_no,
-                n_yes=n_yes if may_tell_apart else None,
-                n_no=n_no if may_tell_apart else None,
+                n_yes=n_yes if tells_apart else None,
+                n_no=n_no if tells_apart else None,
             )
         )
+        if len(shown) == at_most:
+            break
     return shown

@@ -5,26 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from narrun_async.analysis.evaluation_tree import EvaluationReport
+from narrun_async.analysis.evaluation_tree import EvaluationReport, Level
 from narrun_async.analysis.values import Measure
 
 
 class Withheld(StrEnum):
     """What is not shown because a count of people in it is small, or could be computed from what is shown."""
 
-    #: how many are detected, at any level, and all that follows from it
-    DETECTION = "detection"
-    #: everything that compares answers with labels
-    LABELS = "labels"
+    #: how many incidents are detected, and all that follows from it
+    INCIDENTS = "incidents"
+    #: how many narratives are
+    NARRATIVES = "narratives"
+    #: the comparison of incidents with labels, and all that follows from it
+    LABELS_OF_INCIDENTS = "labels of incidents"
+    LABELS_OF_NARRATIVES = "labels of narratives"
     #: CME and LE narratives apart from each other
     KINDS = "kinds"
-    #: their comparison with labels
     LABELS_OF_KINDS = "labels of kinds"
     #: incidents of which both narratives are answered
     BOTH = "both"
     LABELS_OF_BOTH = "labels of both"
     #: the table of CME against LE answers
     CME_LE = "cme and le"
+    #: intervals that allow for the narratives of an incident being alike; those shown take them for strangers
+    CLUSTERS = "clusters"
     #: what errors leave open
     ERROR_BOUNDS = "error bounds"
     #: single years were put together
@@ -41,11 +45,28 @@ class Withheld(StrEnum):
     INDICATORS = "indicators"
 
 
+#: what has to be shown for the detections of a level, and for its labels
+DETECTIONS_OF = {
+    Level.NARRATIVES: Withheld.NARRATIVES,
+    Level.CME: Withheld.KINDS,
+    Level.LE: Withheld.KINDS,
+    Level.INCIDENTS: Withheld.INCIDENTS,
+    Level.INCIDENTS_WITH_BOTH: Withheld.BOTH,
+}
+LABELS_OF = {
+    Level.NARRATIVES: Withheld.LABELS_OF_NARRATIVES,
+    Level.CME: Withheld.LABELS_OF_KINDS,
+    Level.LE: Withheld.LABELS_OF_KINDS,
+    Level.INCIDENTS: Withheld.LABELS_OF_INCIDENTS,
+    Level.INCIDENTS_WITH_BOTH: Withheld.LABELS_OF_BOTH,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YearGroup:
-    """The answered narratives of one kind and of one or several years."""
+    """The answered narratives of one kind, or the incidents, of one or several years."""
 
-    #: `cme`, `le`, or `narratives` for both together
+    #: `cme`, `le`, or `incidents`
     kind: str
     #: sorted; empty: the year is not known
     years: tuple[int, ...]
@@ -140,7 +161,7 @@ class ReportAnalysis:
     remarks: tuple[str, ...]
     #: by kind, then by time; empty where no year is known, or nothing may be shown
     by_year: tuple[YearGroup, ...]
-    #: answered narratives whose year is not known
+    #: answered narratives whose year is not known; 0 where small counts are not shown
     n_without_year: int
     bands: tuple[ConfidenceBand, ...]
     #: None where the ledger holds no call

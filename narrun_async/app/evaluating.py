@@ -195,13 +195,13 @@ async def lines_at_the_end(store: ResultStore, experiment: Experiment) -> Sequen
 def _validity_of_another(other: Experiment, rows: Sequence[CohortRow], suppress_below: int | None) -> FindValidity:
     """Level by level, from the labelled part of another experiment."""
     from narrun_async.analysis.cohort import CohortTable, manual_flags
-    from narrun_async.analysis.disclosure import labels_are_small
+    from narrun_async.analysis.disclosure import rests_on_few
     from narrun_async.analysis.levels import levels_of, validity_of
 
     source = f"the labelled part of experiment {other.experiment_id[:8]} ({other.name})"
     table = CohortTable.build(rows, manual_flags(rows))
     known = {
-        units.level: None if labels_are_small(units, suppress_below or 0) else validity_of(units, source=source)
+        units.level: None if rests_on_few(units, suppress_below or 0) else validity_of(units, source=source)
         for units in levels_of(table)
     }
     if suppress_below is None and not any(known.values()):

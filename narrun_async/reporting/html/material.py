@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from narrun_async.analysis.evaluation_tree import EvaluationReport, Level, LevelReport
-from narrun_async.analysis.report_tree import IndicatorCount, ReportAnalysis, Withheld
+from narrun_async.analysis.report_tree import LABELS_OF, IndicatorCount, ReportAnalysis, Withheld
 from narrun_async.analysis.values import Measure
 from narrun_async.models import (
     CanaryCounts,
@@ -110,13 +110,14 @@ class ReportMaterial:
         """Any of these may not be shown."""
         return not self.analysis.withheld.isdisjoint(what)
 
+    def hides_labels(self, level: Level) -> bool:
+        """What labels say of this level may not be shown."""
+        return self.hides(LABELS_OF[level])
+
     @property
     def not_shown(self) -> str:
         """One sentence in the place of what is withheld."""
-        return (
-            f"Not shown: a count of people in it is below {self.analysis.suppress_below}, or one could be computed "
-            "from it and what is shown."
-        )
+        return f"Not shown, because of counts of people below {self.analysis.suppress_below}."
 
     @property
     def review(self) -> ReviewFacts | None:

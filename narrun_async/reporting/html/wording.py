@@ -28,7 +28,7 @@ SHORT_NAMES: Mapping[Level, str] = {
     Level.INCIDENTS: "incidents",
     Level.INCIDENTS_WITH_BOTH: "incidents with both",
 }
-KIND_NAMES: Mapping[str, str] = {"cme": "CME", "le": "LE", "narratives": "narratives"}
+KIND_NAMES: Mapping[str, str] = {"cme": "CME", "le": "LE", "incidents": "incidents"}
 
 PERFORMANCE: Mapping[str, tuple[str, str]] = {
     "sensitivity": ("Sensitivity (recall)", "of those labelled yes, share detected"),
@@ -131,10 +131,17 @@ def parts(measure: Measure) -> str:
 
 
 def as_point(measure: Measure) -> Point:
-    interval = best_interval(measure)
+    if measure.value is None:
+        return Point(value=None)
+    interval, value = best_interval(measure), on_paper(measure.value)
     if interval is None:
-        return Point(value=measure.value)
-    return Point(value=measure.value, low=interval.low, high=interval.high)
+        return Point(value=value)
+    return Point(value=value, low=on_paper(interval.low), high=on_paper(interval.high))
+
+
+def on_paper(value: float) -> float:
+    """As exactly as a drawing needs it, so that sums in another order draw the same."""
+    return round(value, 6)
 
 
 def years_text(group: YearGroup) -> str:

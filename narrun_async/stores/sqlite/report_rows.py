@@ -62,8 +62,10 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _texts(stored: str) -> tuple[str, ...]:
+def _texts(stored: str | None) -> tuple[str, ...]:
     """The predecessor stored other things, too: a list of texts, or one text with commas in it."""
+    if stored is None:
+        return ()
     try:
         found = json.loads(stored)
     except (ValueError, RecursionError):

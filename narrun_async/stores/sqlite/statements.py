@@ -675,7 +675,7 @@ WHERE experiment_id = :experiment_id AND batch_id IS NULL ORDER BY attempt_id
 
 ITER_INDICATORS = """
 SELECT detected, indicators FROM narrative_results
-WHERE experiment_id = :experiment_id AND error_occurred = 0 AND detected IN (0, 1) AND indicators IS NOT NULL
+WHERE experiment_id = :experiment_id AND error_occurred = 0 AND detected IN (0, 1)
 ORDER BY result_id
 """
 

@@ -35,12 +35,15 @@ def accuracy_section(material: ReportMaterial) -> Section:
 
 
 def _blocks(material: ReportMaterial) -> Sequence[Block]:
-    if material.hides(Withheld.LABELS):
-        return [Aside(tone=Tone.NOTE, text=material.not_shown)]
     main = [level for one in _MAIN if (level := material.level(one)) is not None and level.counts.n_evaluated]
+    hidden: list[Block] = [
+        Aside(tone=Tone.NOTE, text=f"{capital(SHORT_NAMES[one])}: {material.not_shown.lower()}")
+        for one in _MAIN
+        if material.hides_labels(one)
+    ]
     if not main:
         text = "No narrative has both an answer and a label from people, so this cannot be said."
-        return [Aside(tone=Tone.WARNING, text=text)]
+        return hidden or [Aside(tone=Tone.WARNING, text=text)]
     tables = tuple(
         cross_table(
             level.confusion,
@@ -53,6 +56,7 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
     )
     return [
         Paragraph(text=_whose_labels(material, main[0])),
+        *hidden,
         Gallery(items=tables),
         *(_measures_table(level) for level in main),
         *_parts(material),
@@ -60,12 +64,15 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
     ]
 
 
-def _whose_labels(material: ReportMaterial, narratives: LevelReport) -> str:
-    counts, n_answered = narratives.counts, material.evaluation.flow.n_answered
+def _whose_labels(material: ReportMaterial, main: LevelReport) -> str:
+    counts, n_answered = main.counts, main.counts.n_answered
+    if main.level is Level.NARRATIVES:
+        judged = f"{plural(counts.n_evaluated, 'narrative')} of {plural(counts.n_clusters, 'incident')}"
+    else:
+        judged = plural(counts.n_evaluated, "incident")
     return (
-        f"The yardstick is what people said: {clean(material.evaluation.labels)}. "
-        f"{plural(counts.n_evaluated, 'narrative')} of {plural(counts.n_clusters, 'incident')} have both an answer and "
-        f"a label, of {n_answered:,} answered. Labels can be wrong, too; what follows takes them for the truth."
+        f"The yardstick is what people said: {clean(material.evaluation.labels)}. {judged} have both an answer and a "
+        f"label, of {n_answered:,} answered. Labels can be wrong, too; what follows takes them for the truth."
     )
 
 

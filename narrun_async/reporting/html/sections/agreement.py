@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from narrun_async.analysis.evaluation_tree import Level
+from narrun_async.analysis.evaluation_tree import Level, LevelReport
 from narrun_async.analysis.report_tree import Withheld
-from narrun_async.analysis.values import Agreement
 from narrun_async.reporting.html.blocks import Aside, Block, Gallery, Heading, Paragraph, Row, Section, Table, Tone
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
@@ -30,17 +29,21 @@ def agreement_section(material: ReportMaterial) -> Section:
 
 
 def _with_labels(material: ReportMaterial) -> Sequence[Block]:
-    if material.hides(Withheld.LABELS):
-        return [Aside(tone=Tone.NOTE, text=f"With labels: {material.not_shown.lower()}")]
+    hidden = [
+        Aside(tone=Tone.NOTE, text=f"With labels of {SHORT_NAMES[one]}: {material.not_shown.lower()}")
+        for one in _MAIN
+        if material.hides_labels(one)
+    ]
     levels = [level for one in _MAIN if (level := material.level(one)) is not None and level.counts.n_evaluated]
     if not levels:
-        return [Paragraph(text="With labels: there is none to agree with.")]
+        return hidden or [Paragraph(text="With labels: there is none to agree with.")]
     rows = tuple(
         Row(head=title, cells=tuple(fraction_words(getattr(level.agreement, name)) for level in levels))
         for name, title in AGREEMENT.items()
     )
     return [
-        Paragraph(text=_why_kappa(levels[0].agreement)),
+        Paragraph(text=_why_kappa(levels[0])),
+        *hidden,
         Table(
             caption="Agreement of answers and labels, with 95 % intervals",
             head=("Measure", *(capital(SHORT_NAMES[level.level]) for level in levels)),
@@ -53,16 +56,17 @@ def _with_labels(material: ReportMaterial) -> Sequence[Block]:
     ]
 
 
-def _why_kappa(agreement: Agreement) -> str:
+def _why_kappa(level: LevelReport) -> str:
     """What raw agreement hides."""
+    agreement, units = level.agreement, SHORT_NAMES[level.level]
     observed, kappa = agreement.observed.value, agreement.kappa.value
     if observed is None or kappa is None:
         return "Raw agreement says how often both say the same; kappa, how much of that is beyond chance."
     if kappa == 1:
-        return "Answers and labels say the same of every narrative."
+        return f"Answers and labels say the same of all {units}."
     by_chance = (observed - kappa) / (1 - kappa)
     return (
-        f"Answers and labels say the same of {percent_of(observed)} of the narratives. Most of that is easily had: two "
+        f"Answers and labels say the same of {percent_of(observed)} of the {units}. Most of that is easily had: two "
         "judges who say yes as often as these, at random and without reading anything, would agree on "
         f"{percent_of(by_chance)}. Cohen's kappa is the share of the possible agreement beyond that: {kappa:.2f}. "
         "Where yes is rare it falls even if judgement does not, so read it beside the agreement on yes and on no."

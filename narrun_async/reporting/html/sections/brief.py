@@ -26,8 +26,8 @@ def brief_section(material: ReportMaterial) -> Section:
     cards = tuple(_cards(material))
     if cards:
         blocks.append(Cards(items=cards))
-    if material.hides(Withheld.DETECTION):
-        blocks.append(Paragraph(text=material.not_shown))
+    hidden = [what for what in (Withheld.INCIDENTS, Withheld.NARRATIVES) if material.hides(what)]
+    blocks += [Paragraph(text=f"{capital(what.value)} detected: {material.not_shown.lower()}") for what in hidden]
     blocks += [Heading(text="What these numbers do not mean"), Bullets(items=tuple(_caveats(material)))]
     return Section(slug="in-brief", title="In brief", blocks=tuple(blocks))
 
@@ -87,7 +87,9 @@ def _labelled_card(level: LevelReport) -> Card:
 def _corrected_card(material: ReportMaterial, level: LevelReport) -> Card:
     corrected, label = level.prevalence.corrected, "Incidents, corrected for wrong answers"
     if corrected.value is None:
-        why = material.not_shown if material.hides(Withheld.LABELS) else f"It {_cannot(reason(corrected))}."
+        why = f"It {_cannot(reason(corrected))}."
+        if material.hides_labels(Level.INCIDENTS):
+            why = material.not_shown
         return Card(label=label, value="not known", detail=why)
     zero = " The interval includes zero." if level.prevalence.includes_zero else ""
     interval = percent_interval(best_interval(corrected))
@@ -128,7 +130,7 @@ def _caveats(material: ReportMaterial) -> Iterator[str]:
 
 def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
     narratives = material.level(Level.NARRATIVES)
-    if narratives is None or material.hides(Withheld.LABELS):
+    if narratives is None or material.hides_labels(Level.NARRATIVES):
         return
     if not narratives.counts.n_evaluated:
         yield (
@@ -163,7 +165,7 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
 
 def _caveats_of_prevalence(material: ReportMaterial) -> Iterator[str]:
     incidents = material.level(Level.INCIDENTS)
-    if incidents is None or material.hides(Withheld.LABELS):
+    if incidents is None or material.hides_labels(Level.INCIDENTS):
         return
     prevalence = incidents.prevalence
     if prevalence.apparent.numerator and prevalence.corrected.value is not None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Level
-from narrun_async.analysis.report_tree import Withheld
 from narrun_async.reporting.html.blocks import Fold, Paragraph, Row, Section, Table
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import clean, plural, years_text
@@ -129,7 +128,8 @@ def _indeterminate(material: ReportMaterial) -> str | None:
 
 def _missing(material: ReportMaterial) -> str | None:
     flow = material.evaluation.flow
-    unlabelled = "" if material.hides(Withheld.LABELS) else f", {flow.n_unlabelled:,} answers without a label"
+    hides_labels = material.hides_labels(Level.NARRATIVES)
+    unlabelled = "" if hides_labels else f", {flow.n_unlabelled:,} answers without a label"
     return (
         f"Left out of the tables: {sum(flow.errors.values()):,} without a usable answer, {flow.n_missing:,} not reached"
         f"{unlabelled}. Nothing was imputed."
@@ -151,16 +151,17 @@ def _characteristics(material: ReportMaterial) -> str | None:
 
 
 def _cross_table(material: ReportMaterial) -> str | None:
-    if material.hides(Withheld.LABELS):
-        return material.not_shown
-    narratives = material.level(Level.NARRATIVES)
-    if narratives is None or not narratives.counts.n_evaluated:
-        return None
-    return "Under “How good the answers are”, per narrative and per incident."
+    main = (Level.NARRATIVES, Level.INCIDENTS)
+    if any((level := material.level(one)) is not None and level.counts.n_evaluated for one in main):
+        return "Under “How good the answers are”."
+    return material.not_shown if any(map(material.hides_labels, main)) else None
 
 
 def _estimates(material: ReportMaterial) -> str | None:
-    return _cross_table(material) and "Under “How good the answers are”, each with its 95 % interval."
+    found = _cross_table(material)
+    if found is None or found == material.not_shown:
+        return found
+    return "Under “How good the answers are”, each with its 95 % interval."
 
 
 def _limits(material: ReportMaterial) -> str | None:

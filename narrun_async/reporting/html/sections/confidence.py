@@ -15,6 +15,7 @@ from narrun_async.reporting.html.wording import (
     count,
     fraction_interval,
     fraction_words,
+    on_paper,
     parts,
     plural,
 )
@@ -105,10 +106,10 @@ def _reliability(bins: Sequence[CalibrationBin]) -> Figure:
         if one.mean_confidence is not None and one.right.value is not None:
             points.append(
                 PlacedPoint(
-                    x=one.mean_confidence,
-                    y=one.right.value,
-                    low=None if interval is None else interval.low,
-                    high=None if interval is None else interval.high,
+                    x=on_paper(one.mean_confidence),
+                    y=on_paper(one.right.value),
+                    low=None if interval is None else on_paper(interval.low),
+                    high=None if interval is None else on_paper(interval.high),
                 )
             )
     rows = tuple(

@@ -25,15 +25,16 @@ _INKS = (Ink.FIRST, Ink.SECOND)
 
 
 def detection_section(material: ReportMaterial) -> Section:
-    if material.hides(Withheld.DETECTION):
-        blocks: tuple[Block, ...] = (Aside(tone=Tone.NOTE, text=material.not_shown),)
-        return Section(slug="results", title="What the model said", blocks=blocks)
     return Section(slug="results", title="What the model said", blocks=(*_levels(material), *_years(material)))
 
 
 def _levels(material: ReportMaterial) -> Sequence[Block]:
+    levels = [level for level in material.evaluation.levels if level.counts.n_units]
+    if not levels:
+        hides_all = material.hides(Withheld.INCIDENTS, Withheld.NARRATIVES)
+        return [Aside(tone=Tone.NOTE, text=material.not_shown if hides_all else "There is no answer yet.")]
     rows = []
-    for level in material.evaluation.levels:
+    for level in levels:
         apparent, counts = level.prevalence.apparent, level.counts
         rows.append(
             Row(
@@ -51,21 +52,31 @@ def _levels(material: ReportMaterial) -> Sequence[Block]:
         caption="Detected, of those with an answer",
         head=("Counted are", "Eligible", "Answered", "Detected", "Share", "95 % interval"),
         rows=tuple(rows),
-        notes=(
-            "Intervals are Wilson's. Those of narratives allow for the two narratives of one incident being alike.",
-            *_hidden_levels(material),
-        ),
+        notes=(_whose_intervals(material), *_hidden_levels(material)),
     )
     return [table]
 
 
+def _whose_intervals(material: ReportMaterial) -> str:
+    if material.hides(Withheld.NARRATIVES):
+        return "Intervals are Wilson's."
+    if material.hides(Withheld.CLUSTERS):
+        return (
+            "Intervals are Wilson's. Those of narratives take the two narratives of one incident for strangers, so "
+            "they are a little too narrow; wider ones would give small counts away."
+        )
+    return "Intervals are Wilson's. Those of narratives allow for the two narratives of one incident being alike."
+
+
 def _hidden_levels(material: ReportMaterial) -> Sequence[str]:
-    hidden = []
-    if material.hides(Withheld.KINDS):
-        hidden.append("CME and LE narratives apart")
-    if material.hides(Withheld.BOTH):
-        hidden.append("incidents with both narratives answered")
-    return [f"{capital(' and '.join(hidden))}: {material.not_shown.lower()}"] if hidden else []
+    names = {
+        Withheld.NARRATIVES: "narratives",
+        Withheld.KINDS: "CME and LE narratives apart",
+        Withheld.INCIDENTS: "incidents",
+        Withheld.BOTH: "incidents with both narratives answered",
+    }
+    hidden = [name for what, name in names.items() if material.hides(what)]
+    return [f"{capital(', '.join(hidden))}: {material.not_shown.lower()}"] if hidden else []
 
 
 def _years(material: ReportMaterial) -> Sequence[Block]:
@@ -124,7 +135,7 @@ def _year_figure(groups: Sequence[YearGroup]) -> Figure:
         chart=IntervalChart(labels=labels, series=series, x_title="year of the incident", y_title="share detected"),
         numbers=Table(
             caption="Share detected, by year of the incident",
-            head=("Year", "Narratives", "Detected", "Share", "95 % interval"),
+            head=("Year", "Counted are", "Detected", "Share", "95 % interval"),
             rows=tuple(rows),
         ),
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Flow, Level, LevelReport
-from narrun_async.analysis.report_tree import Withheld
 from narrun_async.models import IngestRecord
 from narrun_async.reporting.html.blocks import (
     Block,
@@ -179,7 +178,7 @@ def _outcomes(material: ReportMaterial) -> tuple[FlowBox, ...]:
 def _labels(material: ReportMaterial, incidents: LevelReport, *, said_yes: bool) -> tuple[str, ...]:
     """What people say of them; not where labels stand for others, too."""
     counts, table = incidents.counts, incidents.confusion
-    if material.hides(Withheld.LABELS):
+    if material.hides_labels(Level.INCIDENTS):
         return ("labels are not shown",)
     if not counts.n_evaluated or table.tp + table.fp + table.fn + table.tn != counts.n_evaluated:
         return ()

@@ -25,7 +25,7 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
                 "are left out of this report; narrun report --with-text puts them in."
             )
         ]
-    if material.hides(Withheld.DETECTION):
+    if material.hides(Withheld.INDICATORS):
         return [Aside(tone=Tone.NOTE, text=material.not_shown)]
     if not material.indicators:
         return [Paragraph(text="No indicator is shared by enough narratives to be shown.")]

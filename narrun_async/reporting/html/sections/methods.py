@@ -137,36 +137,58 @@ def _work_sentences(material: ReportMaterial) -> Iterator[str]:
 
 
 def _statistics_sentences(material: ReportMaterial) -> Iterator[str]:
-    evaluation, narratives = material.evaluation, material.level(Level.NARRATIVES)
-    incidents = material.level(Level.INCIDENTS)
-    if narratives is None or incidents is None:
-        return
-    yield "An incident counts as detected if any of its answered narratives is."
-    yield (
-        "Shares are given with 95 % score intervals (Wilson), for narratives with the effective number of units that "
-        "allows for two narratives of one incident being alike (Rao and Scott)."
-    )
-    if material.hides(Withheld.LABELS) or not narratives.counts.n_evaluated:
-        return
-    yield (
-        f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for "
-        f"{plural(narratives.counts.n_evaluated, 'narrative')} of {plural(narratives.counts.n_clusters, 'incident')}."
-    )
-    if evaluation.n_resamples:
-        yield (
-            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
-            f"accelerated bootstrap of incidents ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
-        )
-    corrected = incidents.prevalence.corrected
-    if corrected.value is not None and incidents.prevalence.validity is not None:
-        interval = best_interval(corrected)
-        which = f"; the interval is {method_name(interval)}" if interval is not None else ""
-        yield (
-            "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
-            f"from {clean(incidents.prevalence.validity.source)}{which}."
-        )
+    incidents, narratives = material.level(Level.INCIDENTS), material.level(Level.NARRATIVES)
+    if incidents is not None:
+        yield "An incident counts as detected if any of its answered narratives is."
+    if narratives is not None or incidents is not None:
+        yield f"Shares are given with 95 % score intervals (Wilson){_allowance(material)}."
+    yield from _comparison_sentences(material)
+    if incidents is not None:
+        yield from _correction_sentences(incidents)
     if material.analysis.suppress_below is not None:
         yield f"Counts of fewer than {material.analysis.suppress_below} people are not shown."
+
+
+def _allowance(material: ReportMaterial) -> str:
+    """How the intervals of narratives take two of one incident."""
+    if material.level(Level.NARRATIVES) is None:
+        return ""
+    if material.hides(Withheld.CLUSTERS):
+        return ", which do not allow for two narratives of one incident being alike"
+    return (
+        ", for narratives with the effective number of units that allows for two narratives of one incident being "
+        "alike (Rao and Scott)"
+    )
+
+
+def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
+    evaluation = material.evaluation
+    main = [material.level(one) for one in (Level.NARRATIVES, Level.INCIDENTS)]
+    judged = next((level.counts for level in main if level is not None and level.counts.n_evaluated), None)
+    if judged is None:
+        return
+    how_many = plural(judged.n_clusters, "incident")
+    if main[0] is not None and judged is main[0].counts:
+        how_many = f"{plural(judged.n_evaluated, 'narrative')} of {how_many}"
+    yield f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for {how_many}."
+    if evaluation.n_resamples:
+        of_what = "narratives" if material.hides(Withheld.CLUSTERS) else "incidents"
+        yield (
+            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
+            f"accelerated bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+        )
+
+
+def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
+    corrected, validity = incidents.prevalence.corrected, incidents.prevalence.validity
+    if corrected.value is None or validity is None:
+        return
+    interval = best_interval(corrected)
+    which = f"; the interval is {method_name(interval)}" if interval is not None else ""
+    yield (
+        "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
+        f"from {clean(validity.source)}{which}."
+    )
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -176,7 +198,9 @@ def results_sentences(material: ReportMaterial) -> Iterator[str]:
     """What came out; nothing where it may not be shown."""
     flow = material.evaluation.flow
     incidents, narratives = material.level(Level.INCIDENTS), material.level(Level.NARRATIVES)
-    if incidents is None or narratives is None or not flow.n_answered:
+    levels = {"incidents": incidents, "narratives": narratives}
+    shown = {what: level for what, level in levels.items() if level is not None}
+    if not shown or not flow.n_answered:
         return
     n_errors = sum(flow.errors.values())
     failed = f"; {n_errors:,} got no usable answer" if n_errors else ""
@@ -184,13 +208,13 @@ def results_sentences(material: ReportMaterial) -> Iterator[str]:
         f"Of {plural(flow.n_eligible, 'eligible narrative')}, {flow.n_answered:,} "
         f"({percent_of(flow.n_answered / flow.n_eligible)}) were answered{failed}."
     )
-    yield (
-        f"Intimate partner violence was detected in {_counted(incidents.prevalence.apparent, 'incidents')} and in "
-        f"{_counted(narratives.prevalence.apparent, 'narratives')}."
-    )
-    if material.hides(Withheld.LABELS):
+    counted = [_counted(level.prevalence.apparent, what) for what, level in shown.items()]
+    yield f"Intimate partner violence was detected in {' and in '.join(counted)}."
+    judged = narratives if narratives is not None and narratives.counts.n_evaluated else incidents
+    if judged is not None:
+        yield from _accuracy_sentences(judged)
+    if incidents is None:
         return
-    yield from _accuracy_sentences(narratives)
     corrected = incidents.prevalence.corrected
     if corrected.value is not None and incidents.prevalence.validity is not None:
         zero = ", which includes zero" if incidents.prevalence.includes_zero else ""
@@ -215,7 +239,8 @@ def _accuracy_sentences(level: LevelReport) -> Iterator[str]:
     told = [f"{name} {_told(measure)}" for name, measure in named.items() if measure.value is not None]
     if not told:
         return
-    yield f"Per narrative, against the labels: {'; '.join(told)}."
+    one = "narrative" if level.level is Level.NARRATIVES else "incident"
+    yield f"Per {one}, against the labels: {'; '.join(told)}."
     more = {"F1": performance.f1, "Cohen's kappa": agreement.kappa, "raw agreement": agreement.observed}
     told = [f"{name} {_value(measure)}" for name, measure in more.items() if measure.value is not None]
     if told:

@@ -30,7 +30,8 @@ def prevalence_section(material: ReportMaterial) -> Section:
     levels = [level for one in _MAIN if (level := material.level(one)) is not None and level.counts.n_answered]
     title = "How common is it?"
     if not levels:
-        text = material.not_shown if material.hides(Withheld.DETECTION) else "There is no answer yet."
+        hides_all = material.hides(Withheld.INCIDENTS, Withheld.NARRATIVES)
+        text = material.not_shown if hides_all else "There is no answer yet."
         return Section(slug="prevalence", title=title, blocks=(Aside(tone=Tone.NOTE, text=text),))
     blocks: list[Block] = [
         Paragraph(
@@ -38,14 +39,14 @@ def prevalence_section(material: ReportMaterial) -> Section:
             "known it can be corrected (Rogan and Gladen). The corrected interval carries the uncertainty of "
             "both, and takes the labelled cases for as hard as the others."
         ),
-        _figure(levels, with_labels=not material.hides(Withheld.LABELS)),
+        _figure(material, levels),
         *_remarks(material, levels),
         *(table for level in levels if (table := _predictive_values(level)) is not None),
     ]
     return Section(slug="prevalence", title=title, blocks=tuple(blocks))
 
 
-def _figure(levels: Sequence[LevelReport], *, with_labels: bool) -> Figure:
+def _figure(material: ReportMaterial, levels: Sequence[LevelReport]) -> Figure:
     named = [
         (f"{capital(SHORT_NAMES[level.level])}, {what}", measure, ink)
         for level in levels
@@ -54,7 +55,7 @@ def _figure(levels: Sequence[LevelReport], *, with_labels: bool) -> Figure:
             ("corrected", level.prevalence.corrected, Ink.FIRST),
             ("labelled yes", level.prevalence.labelled, Ink.SECOND),
         )
-        if with_labels or measure.value is not None
+        if measure.value is not None or not material.hides_labels(level.level)
     ]
     rows = tuple(
         Row(
@@ -92,7 +93,8 @@ def _remarks(material: ReportMaterial, levels: Sequence[LevelReport]) -> Sequenc
         if prevalence.validity is not None:
             blocks.append(Paragraph(text=f"{capital(name)}: {_validity_words(prevalence.validity)}."))
         elif prevalence.corrected.value is None:
-            why = material.not_shown if material.hides(Withheld.LABELS) else f"{reason(prevalence.corrected)}."
+            hides_labels = material.hides_labels(level.level)
+            why = material.not_shown if hides_labels else f"{reason(prevalence.corrected)}."
             blocks.append(Paragraph(text=f"{capital(name)}, corrected: {why}"))
         blocks += [Paragraph(text=f"{capital(name)}: {remark}.") for remark in prevalence.remarks]
     return blocks
