@@ -121,7 +121,9 @@ def new_workplace(directory: Path, endpoint: Endpoint) -> Workplace:
     workplace = Workplace(directory=directory)
     directory.mkdir(parents=True)
     table = workplace.write_narratives(NARRATIVES)
-    workplace.write_config(url=endpoint.url, narratives=Path(table.name), run__concurrency=4)
+    # a batch has no second try
+    changes = {"run__concurrency": 4, "model__second_try": False}
+    workplace.write_config(url=endpoint.url, narratives=Path(table.name), **changes)
     return workplace
 
 

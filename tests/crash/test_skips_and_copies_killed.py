@@ -104,7 +104,10 @@ def test_kills_at_any_moment_repeat_no_skip_and_no_copy_and_lead_to_the_same_res
     )
     table, texts = write_table(workplace, count)
     n_asked, n_skipped, n_copied = expected_counts(texts)
-    config = workplace.write_config(url=endpoint.url, narratives=table, run__concurrency=8, **FRUGAL)
+    # one call a text, so that calls can be counted
+    config = workplace.write_config(
+        url=endpoint.url, narratives=table, run__concurrency=8, model__second_try=False, **FRUGAL
+    )
     moments = sorted(rng.uniform(0, 1) for _ in range(kills))
     seen: dict[Key, Row] = {}
     n_kills = 0
@@ -155,6 +158,9 @@ def _command(workplace: Workplace, config: Path) -> tuple[str, ...]:
 def _undisturbed(workplace: Workplace, url: str, table: Path) -> str:
     other = Workplace(directory=workplace.directory / "undisturbed")
     other.directory.mkdir()
-    finished = other.run("run", other.write_config(url=url, narratives=table, run__concurrency=32, **FRUGAL))
+    finished = other.run(
+        "run",
+        other.write_config(url=url, narratives=table, run__concurrency=32, model__second_try=False, **FRUGAL),
+    )
     assert finished.code in (0, 1), finished.err
     return digest(other.rows())

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from narrun_async.stores.sqlite.schema import (
+    BATCH_ITEMS,
+    BATCHES,
     CANARY_ANSWERS,
     LEGACY_REPORTS,
     OF_LEGACY_RESULTS,
@@ -31,6 +33,8 @@ COLUMNS = {
     "canary_answers": CANARY_ANSWERS,
     "scrubs": SCRUBS,
     "screenings": SCREENINGS,
+    "batches": BATCHES,
+    "batch_items": BATCH_ITEMS,
     "legacy_reports": LEGACY_REPORTS,
     "legacy_results": {**dict.fromkeys(TABLES["narrative_results"], ""), **OF_LEGACY_RESULTS},
 }
