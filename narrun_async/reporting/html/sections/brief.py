@@ -36,10 +36,13 @@ def _what_was_done(material: ReportMaterial) -> str:
     flow = material.evaluation.flow
     model = material.column("model_name") or "a language model"
     asked = "A simulated endpoint" if material.is_simulated else f"The language model {model}"
+    all_of_them = plural(flow.n_eligible, "narrative")
+    given = all_of_them if flow.n_sent == flow.n_eligible else f"{flow.n_sent:,} of {all_of_them}"
+    alike = f"{flow.n_copied:,} more have the text of one of these and share what came of it. " if flow.n_copied else ""
     return (
-        f"{asked} was given {plural(flow.n_eligible, 'narrative')} about {plural(flow.n_incidents, 'incident')}, one "
+        f"{asked} was given {given} about {plural(flow.n_incidents, 'incident')}, one "
         "at a time, and asked whether each shows that the person was a victim of intimate partner violence: yes or no, "
-        f"with a confidence and reasons. {plural(flow.n_answered, 'narrative')} got a usable answer. "
+        f"with a confidence and reasons. {alike}{plural(flow.n_answered, 'narrative')} got a usable answer. "
         "The exact question is the prompt, printed in full under “Provenance”."
     )
 
