@@ -14,7 +14,7 @@ CONFIG ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help analysis run resume test test-r test-r-exports test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
+.PHONY: help analysis demo run resume test test-r test-r-exports test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ $(REAL_ENV): requirements-real.lock $(DEV_ENV)
 	@touch $@
 
 analysis: $(ANALYSIS_ENV) ## install what metrics, report, further export formats and browse need
+
+demo: $(ANALYSIS_ENV) ## a simulated experiment and its report, in demo/ (half a minute after the set-up)
+	@bin/demo
 
 run: $(RUN_ENV) ## run an experiment (CONFIG=file.yaml, ARGS="--concurrency 16"; default: the simulated smoke run)
 	@$(BIN)/python -m narrun_async run $(CONFIG) $(ARGS)

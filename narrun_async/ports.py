@@ -14,10 +14,12 @@ from narrun_async.metrics import ConfusionCounts
 from narrun_async.metrics.sampling import ReviewUnit
 from narrun_async.models import (
     AdoptionRecord,
+    AnswerIndicators,
     Batch,
     BatchId,
     BatchItem,
     BatchState,
+    CallRecord,
     CanaryCounts,
     Cohort,
     CohortRow,
@@ -28,6 +30,7 @@ from narrun_async.models import (
     FlagCounts,
     IdRepair,
     IdRow,
+    IngestRecord,
     IngestReport,
     Inheritance,
     InvariantFinding,
@@ -56,6 +59,7 @@ from narrun_async.models import (
     ScrubRecord,
     Selection,
     Serving,
+    ServingUse,
     Skip,
     SourceNarrative,
     SourceSummary,
@@ -387,6 +391,22 @@ class BatchStore(Protocol):
 
     async def count_recorded(self, experiment_id: ExperimentId | None = None) -> Mapping[BatchId, int]:
         """How many calls of each batch the ledger has; batches without any are left out."""
+
+
+class ReportStore(Protocol):
+    """What a report needs beside the results; apart from `Store`, because no run does."""
+
+    async def load_ingest(self, checksum: str) -> IngestRecord | None:
+        """What the file of a data source held besides its narratives; None where nobody noted it."""
+
+    def iter_calls(self, experiment_id: ExperimentId) -> AsyncIterator[CallRecord]:
+        """Every call of the ledger, in the order in which their ends were stored; those of batches are left out."""
+
+    def iter_indicators(self, experiment_id: ExperimentId) -> AsyncIterator[AnswerIndicators]:
+        """What each answer was based on; answers that name nothing may be left out."""
+
+    async def list_serving_uses(self, experiment_id: ExperimentId) -> Sequence[ServingUse]:
+        """Who has answered for this experiment, oldest first, and how often."""
 
 
 class VerificationStore(Protocol):

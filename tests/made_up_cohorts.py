@@ -43,6 +43,7 @@ def make_row(
     has_result: bool = True,
     text_chars: int | None = 1000,
     text_flags: str | None = None,
+    year: int | None = None,
 ) -> CohortRow:
     """One narrative; answered if `detected` is given."""
     return CohortRow(
@@ -58,6 +59,7 @@ def make_row(
         error_category=error,
         skip_reason=skipped,
         copied_from=copied_from,  # type: ignore[arg-type]  # a number is enough
+        incident_year=year,
     )
 
 

@@ -49,6 +49,7 @@ STORE_SUITE = "tests/contract/test_store_contract.py"
 BATCH_SUITE = "tests/integration/test_batches.py"
 BATCH_STORE_SUITE = "tests/contract/test_batch_store_contract.py"
 UNCALLED_SUITE = "tests/contract/test_store_uncalled.py"
+DISCLOSURE = "tests/unit/test_report_disclosure.py"
 R_FILES = "tests/integration/test_r_duplicates_and_ids.py"
 R_EXPERIMENTS = "tests/integration/test_r_experiments.py"
 
@@ -294,6 +295,55 @@ LEFT JOIN narrative_results AS r
         "    AND narrative_results.run_id < excluded.run_id",
         new="WHERE 1",
         tests=(UNCALLED_SUITE, "-k", "never_overwritten or not_taken_for_a_copy"),
+    ),
+    Mutation(
+        name="report: labels computed with, though they are withheld",
+        file="narrun_async/analysis/report.py",
+        old="with_labels=LABELS_OF[level] not in withheld)",
+        new="with_labels=True)",
+        tests=(DISCLOSURE, "-k", "each_small_count or sections_speak"),
+    ),
+    Mutation(
+        name="report: tables are shown that give a small count away together",
+        file="narrun_async/analysis/auditing.py",
+        old="                if (one := self._find_cohort(aim, shown)) is None:\n                    return False",
+        new="                if (one := self._find_cohort(aim, shown)) is None:\n                    continue",
+        tests=(DISCLOSURE, "-k", "each_small_count"),
+    ),
+    Mutation(
+        name="report: what intervals of clusters give away is not reckoned with",
+        file="narrun_async/analysis/disclosure.py",
+        old="known = group.known if with_clusters else ()",
+        new="known = ()",
+        tests=(DISCLOSURE, "-k", "each_small_count"),
+    ),
+    Mutation(
+        name="report: nothing is escaped",
+        file="narrun_async/reporting/html/rendering.py",
+        old="autoescape=True",
+        new="autoescape=False",
+        tests=("tests/unit/test_report_rendering.py", "-k", "is_text or to_the_letter"),
+    ),
+    Mutation(
+        name="report: indicators whether asked for or not",
+        file="narrun_async/app/documenting.py",
+        old="await _indicators(store, experiment, request) if request.with_text else None",
+        new="await _indicators(store, experiment, request)",
+        tests=("tests/integration/test_report_command.py", "-k", "no_text_of_a_narrative"),
+    ),
+    Mutation(
+        name="report: an endpoint's refusal in its own words",
+        file="narrun_async/reporting/html/sections/course.py",
+        old="if run.exit_code == ExitCode.CONFIGURATION:",
+        new="if run.exit_code is False:",
+        tests=("tests/unit/test_report_page.py", "-k", "refused"),
+    ),
+    Mutation(
+        name="report: the content security policy is lost",
+        file="narrun_async/reporting/html/templates/page.html",
+        old="default-src 'none'; ",
+        new="",
+        tests=("tests/unit/test_report_rendering.py", "-k", "nothing_is_loaded"),
     ),
     Mutation(
         name="R: the newest of several results stays, answer or not",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from narrun_async.analysis.assessment import assess_agreement
 from narrun_async.analysis.calibration import calibrate
@@ -49,6 +50,28 @@ def evaluate(
         seed=bootstrap.seed,
         remarks=(*remarks, *_remarks(flow)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluating:
+    """How the answers of an experiment are to be judged; `evaluate` for who judges them more than once."""
+
+    subject: Subject
+    bootstrap: Bootstrap
+    labels: LabelSet
+    find_validity: FindValidity = own_validity
+    remarks: Sequence[str] = ()
+
+    def report(self, rows: Sequence[CohortRow], *, with_labels: bool = True) -> EvaluationReport:
+        """:param with_labels: False: as if nobody had labelled anything"""
+        return evaluate(
+            rows,
+            self.subject,
+            self.bootstrap,
+            labels=self.labels if with_labels else replace(self.labels, narratives={}, incidents={}),
+            find_validity=self.find_validity,
+            remarks=self.remarks,
+        )
 
 
 def describe_flow(table: CohortTable) -> Flow:

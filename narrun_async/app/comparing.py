@@ -64,7 +64,7 @@ async def compare_experiments(database: Path, request: ComparisonRequest) -> Com
             rows = await load_cohort_rows(store, one)
             labels = manual_flags(rows, known=labels)
             cohorts.append(CohortTable.build(rows, labels))
-        n_configurations = await _count_configurations(store, experiments)
+        n_configurations = await count_configurations(store, experiments)
     settings = [comparable_settings(one) for one in experiments]
     contenders = [
         Contender(
@@ -98,7 +98,7 @@ def _require_several(experiments: Sequence[Experiment]) -> None:
         raise UsageError(f"experiment {min(twice)} is named twice", advice="name each of them once")
 
 
-async def _count_configurations(store: SqliteStore, experiments: Sequence[Experiment]) -> int:
+async def count_configurations(store: SqliteStore, experiments: Sequence[Experiment]) -> int:
     """Experiments over the same files that have answers with labels, these included."""
     checksums = {one.cohort.data_checksum for one in experiments}
     others = [one for one in await store.list_experiments() if one.cohort.data_checksum in checksums]

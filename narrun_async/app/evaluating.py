@@ -17,9 +17,11 @@ from narrun_async.operations.comparing import OF_REPETITIONS, comparable_setting
 from narrun_async.operations.reviewing import WeightedLabel, weighted_labels
 from narrun_async.ports import ResultStore, ReviewStore
 from narrun_async.reporting.evaluation_lines import compact_lines, evaluation_json, evaluation_lines
+from narrun_async.stores import SqliteStore
 
 if TYPE_CHECKING:
     from narrun_async.analysis.cohort import LabelSet, Units
+    from narrun_async.analysis.evaluation import Evaluating
     from narrun_async.analysis.evaluation_tree import EvaluationReport, Validity
     from narrun_async.analysis.levels import FindValidity
 
@@ -54,6 +56,8 @@ class EvaluationRequest:
     measured_on_incidents: bool = False
     #: whose final labels are meant; None: the manual flags of the file
     review: ReviewId | None = None
+    #: measures of another experiment that rest on fewer people are not taken; None: all are
+    suppress_below: int | None = None
 
 
 async def tell_metrics(database: Path, request: EvaluationRequest) -> Sequence[str]:
@@ -71,36 +75,50 @@ async def tell_metrics(database: Path, request: EvaluationRequest) -> Sequence[s
 
 async def evaluate_experiment(database: Path, request: EvaluationRequest) -> EvaluationReport:
     """Load the cohort and evaluate it."""
-    from narrun_async.analysis.evaluation import evaluate
+    async with reading(database) as store:
+        experiment = await find_shown(store, request.wanted)
+        rows, evaluating = await load_evaluation(store, experiment, request)
+    return evaluating.report(rows)
+
+
+async def load_evaluation(
+    store: SqliteStore, experiment: Experiment, request: EvaluationRequest
+) -> tuple[Sequence[CohortRow], Evaluating]:
+    """The cohort of an experiment, and how its answers are to be judged.
+
+    :raises UsageError: what the request names is not there, or tells nothing
+    """
+    from narrun_async.analysis.cohort import manual_flags
+    from narrun_async.analysis.evaluation import Evaluating
     from narrun_async.analysis.evaluation_tree import Subject
     from narrun_async.analysis.levels import own_validity
     from narrun_async.analysis.resampling import Bootstrap
 
-    async with reading(database) as store:
-        experiment = await find_shown(store, request.wanted)
-        rows = await load_cohort_rows(store, experiment)
-        find_validity: FindValidity = own_validity
-        remarks: Sequence[str] = ()
-        if request.validated_by is not None:
-            other = await find_shown(store, request.validated_by)
-            find_validity = _validity_of_another(other, await load_cohort_rows(store, other))
-            remarks = _differences(experiment, other)
-        elif request.sensitivity is not None and request.specificity is not None:
-            find_validity = _given_validity(request.sensitivity, request.specificity, request.measured_on_incidents)
-        labels = None
-        if request.review is not None:
-            labels, of_review = await _review_labels(store, request.review, experiment)
-            remarks = [*remarks, *of_review]
+    rows = await load_cohort_rows(store, experiment)
+    find_validity: FindValidity = own_validity
+    remarks: Sequence[str] = ()
+    if request.validated_by is not None:
+        other = await find_shown(store, request.validated_by)
+        find_validity = _validity_of_another(other, await load_cohort_rows(store, other), request.suppress_below)
+        remarks = _differences(experiment, other)
+    elif request.sensitivity is not None and request.specificity is not None:
+        find_validity = _given_validity(request.sensitivity, request.specificity, request.measured_on_incidents)
+    labels = manual_flags(rows)
+    if request.review is not None:
+        labels, of_review = await _review_labels(store, request.review, experiment)
+        remarks = [*remarks, *of_review]
     if not experiment.cohort.last_narrative_id:
         remarks = [*remarks, "the predecessor recorded no cohort: only narratives that have a row are counted"]
-    return evaluate(
-        rows,
-        Subject(experiment_id=experiment.experiment_id, name=experiment.name, is_simulated=is_simulated(experiment)),
-        Bootstrap(n_resamples=request.n_resamples, seed=request.seed),
+    evaluating = Evaluating(
+        subject=Subject(
+            experiment_id=experiment.experiment_id, name=experiment.name, is_simulated=is_simulated(experiment)
+        ),
+        bootstrap=Bootstrap(n_resamples=request.n_resamples, seed=request.seed),
         labels=labels,
         find_validity=find_validity,
         remarks=remarks,
     )
+    return rows, evaluating
 
 
 async def _review_labels(
@@ -174,15 +192,19 @@ async def lines_at_the_end(store: ResultStore, experiment: Experiment) -> Sequen
     return compact_lines([one for one in levels if one.counts.n_evaluated])
 
 
-def _validity_of_another(other: Experiment, rows: Sequence[CohortRow]) -> FindValidity:
+def _validity_of_another(other: Experiment, rows: Sequence[CohortRow], suppress_below: int | None) -> FindValidity:
     """Level by level, from the labelled part of another experiment."""
     from narrun_async.analysis.cohort import CohortTable, manual_flags
+    from narrun_async.analysis.disclosure import rests_on_few
     from narrun_async.analysis.levels import levels_of, validity_of
 
     source = f"the labelled part of experiment {other.experiment_id[:8]} ({other.name})"
     table = CohortTable.build(rows, manual_flags(rows))
-    known = {units.level: validity_of(units, source=source) for units in levels_of(table)}
-    if not any(known.values()):
+    known = {
+        units.level: None if rests_on_few(units, suppress_below or 0) else validity_of(units, source=source)
+        for units in levels_of(table)
+    }
+    if suppress_below is None and not any(known.values()):
         raise UsageError(
             f"experiment {other.experiment_id[:8]} tells no sensitivity and specificity",
             advice="it takes answers to narratives of both labels; name another one with --validated-by",

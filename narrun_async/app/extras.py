@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from narrun_async.errors import ConfigurationError
 
-_ANALYSIS = ("numpy", "scipy", "sklearn", "statsmodels")
+_ANALYSIS = ("numpy", "scipy", "sklearn", "statsmodels", "matplotlib", "jinja2")
 
 
 def has_analysis() -> bool:
@@ -18,6 +18,6 @@ def require_analysis() -> None:
     """:raises ConfigurationError: the extra `analysis` is not installed"""
     if not has_analysis():
         raise ConfigurationError(
-            "this needs numpy, scipy, statsmodels and scikit-learn, the extra `analysis`",
+            "this needs numpy, scipy, statsmodels, scikit-learn, matplotlib and jinja2, the extra `analysis`",
             advice="`make analysis` installs it",
         )

@@ -135,11 +135,23 @@ def synth(
     output: Annotated[Path, typer.Argument(help="The workbook to write.", show_default=False)],
     cases: Annotated[int, typer.Option("--cases", min=1, help="Rows, each with two narratives.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed writes the same workbook.")] = 0,
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Leave the manual flags out.")] = False,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Leave the manual flags out: --labelled 0.")] = False,
+    labelled: Annotated[float, typer.Option("--labelled", min=0, max=1, help="Share of the cases with labels.")] = 1.0,
+    repeated: Annotated[
+        float, typer.Option("--repeated", min=0, max=1, help="Share of the texts that repeat an earlier case's.")
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a workbook of synthetic narratives, made up sentence by sentence; no real case is in it."""
     from narrun_async.app.synthesis import write_synthetic_workbook
 
-    for line in write_synthetic_workbook(output, n_cases=cases, seed=seed, labelled=not unlabelled, overwrite=force):
+    lines = write_synthetic_workbook(
+        output,
+        n_cases=cases,
+        seed=seed,
+        labelled=0.0 if unlabelled else labelled,
+        repeated=repeated,
+        overwrite=force,
+    )
+    for line in lines:
         typer.echo(line)

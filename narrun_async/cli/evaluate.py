@@ -13,13 +13,28 @@ from narrun_async.cli.experiments import ExperimentArgument, Json
 from narrun_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from narrun_async.app.evaluating import Fraction
+    from narrun_async.app.evaluating import EvaluationRequest, Fraction
     from narrun_async.models import ReviewId
 
 Resamples = Annotated[
     int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples for the intervals that need them; 0: none.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same intervals.")]
+ValidatedBy = Annotated[
+    str | None, typer.Option(help="Take sensitivity and specificity from this experiment's labels.", show_default=False)
+]
+Sensitivity = Annotated[
+    str | None, typer.Option(help="Take this one, such as 42/48: detected of labelled yes.", show_default=False)
+]
+Specificity = Annotated[
+    str | None, typer.Option(help="Take this one, such as 342/356: not detected of labelled no.", show_default=False)
+]
+OfIncidents = Annotated[
+    bool, typer.Option("--of-incidents", help="Those two were measured on incidents, not on narratives.")
+]
+Labels = Annotated[
+    str, typer.Option(help="Whose labels: manual, the flags of the file; or review:N, the final ones of a review.")
+]
 
 _FRACTION = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9})")
 
@@ -34,23 +49,11 @@ def metrics(
     database: Database = None,
     resamples: Resamples = 10_000,
     seed: Seed = 1,
-    validated_by: Annotated[
-        str | None,
-        typer.Option(help="Take sensitivity and specificity from this experiment's labels.", show_default=False),
-    ] = None,
-    sensitivity: Annotated[
-        str | None, typer.Option(help="Take this one, such as 42/48: detected of labelled yes.", show_default=False)
-    ] = None,
-    specificity: Annotated[
-        str | None,
-        typer.Option(help="Take this one, such as 342/356: not detected of labelled no.", show_default=False),
-    ] = None,
-    of_incidents: Annotated[
-        bool, typer.Option("--of-incidents", help="Those two were measured on incidents, not on narratives.")
-    ] = False,
-    labels: Annotated[
-        str, typer.Option(help="Whose labels: manual, the flags of the file; or review:N, the final ones of a review.")
-    ] = "manual",
+    validated_by: ValidatedBy = None,
+    sensitivity: Sensitivity = None,
+    specificity: Specificity = None,
+    of_incidents: OfIncidents = False,
+    labels: Labels = "manual",
     as_json: Json = False,
 ) -> None:
     """Tell what the answers of an experiment are worth, against its labels; safe beside a run, writes nothing.
@@ -61,24 +64,18 @@ def metrics(
     """
     import anyio
 
-    from narrun_async.app.evaluating import EvaluationRequest, tell_metrics
+    from narrun_async.app.evaluating import tell_metrics
 
-    if (sensitivity is None) != (specificity is None):
-        raise UsageError("--sensitivity and --specificity go together")
-    if sensitivity is not None and validated_by is not None:
-        raise UsageError("--validated-by and --sensitivity both say where sensitivity comes from", advice="give one")
-    if of_incidents and sensitivity is None:
-        raise UsageError("--of-incidents says something of --sensitivity and --specificity, which are not given")
-    request = EvaluationRequest(
-        wanted=experiment,
-        n_resamples=resamples,
+    request = evaluation_request(
+        experiment,
+        resamples=resamples,
         seed=seed,
-        as_json=as_json,
         validated_by=validated_by,
-        sensitivity=_read_fraction("--sensitivity", sensitivity),
-        specificity=_read_fraction("--specificity", specificity),
-        measured_on_incidents=of_incidents,
-        review=read_review(labels),
+        sensitivity=sensitivity,
+        specificity=specificity,
+        of_incidents=of_incidents,
+        labels=labels,
+        as_json=as_json,
     )
     for line in anyio.run(partial(tell_metrics, chosen_database(database), request)):
         typer.echo(line)
@@ -107,6 +104,43 @@ def compare(
     request = ComparisonRequest(wanted=experiments, n_resamples=resamples, seed=seed, limit=limit, as_json=as_json)
     for line in anyio.run(partial(tell_comparison, chosen_database(database), request)):
         typer.echo(line)
+
+
+def evaluation_request(
+    experiment: str,
+    *,
+    resamples: int,
+    seed: int,
+    validated_by: str | None,
+    sensitivity: str | None,
+    specificity: str | None,
+    of_incidents: bool,
+    labels: str,
+    as_json: bool = False,
+) -> EvaluationRequest:
+    """What the flags of `metrics` and `report` come to.
+
+    :raises UsageError: they contradict each other, or one of them cannot be read
+    """
+    from narrun_async.app.evaluating import EvaluationRequest
+
+    if (sensitivity is None) != (specificity is None):
+        raise UsageError("--sensitivity and --specificity go together")
+    if sensitivity is not None and validated_by is not None:
+        raise UsageError("--validated-by and --sensitivity both say where sensitivity comes from", advice="give one")
+    if of_incidents and sensitivity is None:
+        raise UsageError("--of-incidents says something of --sensitivity and --specificity, which are not given")
+    return EvaluationRequest(
+        wanted=experiment,
+        n_resamples=resamples,
+        seed=seed,
+        as_json=as_json,
+        validated_by=validated_by,
+        sensitivity=_read_fraction("--sensitivity", sensitivity),
+        specificity=_read_fraction("--specificity", specificity),
+        measured_on_incidents=of_incidents,
+        review=read_review(labels),
+    )
 
 
 def read_review(labels: str) -> ReviewId | None:

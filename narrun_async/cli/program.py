@@ -20,6 +20,7 @@ from narrun_async.cli import (
     examine,
     experiments,
     privacy,
+    report,
     review,
     run,
     simulate,
@@ -66,6 +67,7 @@ estimate.register(app)
 evaluate.register(app)
 examine.register(app)
 privacy.register(app)
+report.register(app)
 review.register(app)
 simulate.register(app)
 steer.register(app)

@@ -120,6 +120,18 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServingUse:
+    """One who answered for an experiment, and for how much of it."""
+
+    serving: Serving
+    run_id: int | None
+    #: UTC, ISO 8601
+    first_seen_at: str | None
+    #: results that say they come from this model and fingerprint
+    n_results: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
     """A usable answer."""
 
@@ -171,6 +183,26 @@ class Attempt:
     usage: Usage = NO_USAGE
     #: the provider made the call, as part of this batch; its duration is not known then, and 0
     batch_id: BatchId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One row of the ledger, for counting."""
+
+    run_id: int
+    #: UTC
+    started_at: datetime
+    duration_s: float
+    #: None: the call gave an answer that was stored as a success
+    error_category: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerIndicators:
+    """What an answer was based on, in the model's words: mostly quotations of the narrative."""
+
+    is_yes: bool
+    indicators: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

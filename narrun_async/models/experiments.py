@@ -169,6 +169,11 @@ class RunRecord:
     n_saved: int
     exit_code: int | None
     ended_why: str | None
+    host: str | None = None
+    narrun_version: str | None = None
+    api_url: str | None = None
+    #: the URL was not the experiment's own
+    api_url_overridden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +282,8 @@ class CohortRow:
     skip_reason: str | None
     #: the narrative whose answer this is, because both have the same text
     copied_from: NarrativeId | None
+    #: of the incident; None where the file does not say
+    incident_year: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ class SourceNarrative:
     manual_flag: int | None
     #: 1-based row of the file it came from
     row: int
+    #: of the incident; None where the file does not say
+    incident_year: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,23 @@ class SourceSummary:
     n_texts_repaired: int = 0
     #: one sentence each, no text in them
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestRecord:
+    """What one file held besides the narratives that were loaded from it; the fields are columns of `ingests`."""
+
+    #: incidents with an id
+    n_cases: int
+    #: blank or whitespace-only cells, dropped
+    n_blank: int
+    #: rows without an id, dropped
+    n_blank_ids: int
+    n_texts_repaired: int
+    #: same key and same text, collapsed
+    n_duplicates: int
+    #: same key and different text, dropped
+    n_conflicts_dropped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def beyond_reach(
         *(f"at the provider, unless it was deleted there, a batch or a file of one: {name}" for name in remote_files),
         *(f"the file that the narratives came from: {path}" for path in sources),
         *(f"what an endpoint kept of its requests: {url}" for url in endpoints if url != "simulated"),
-        "exports that were made by hand (`narrun export`), wherever they went",
+        "exports and reports that were made by hand (`narrun export`, `narrun report`), wherever they went",
     ]
     return [*known, *_ALWAYS_BEYOND]
 

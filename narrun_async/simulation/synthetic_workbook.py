@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,12 +15,8 @@ import xlsxwriter.exceptions
 
 from narrun_async.errors import StorageError, UsageError
 from narrun_async.models import NarrativeType
-from narrun_async.simulation.synthetic_narratives import SyntheticCase, iter_cases, pick
+from narrun_async.simulation.synthetic_narratives import SyntheticCase, SyntheticNarrative, iter_cases, pick
 from narrun_async.simulation.synthetic_sentences import PLACEHOLDERS
-
-#: shares of the predecessor's production workbook
-DEFAULT_BLANK_RATE = 0.157
-DEFAULT_PLACEHOLDER_RATE = 0.055
 
 DEMO_SEED = 9
 DEMO_FILLED_CASES = 100
@@ -33,6 +30,27 @@ _CREATED = datetime(2024, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What a workbook is made of; blank cells and placeholders as in the predecessor's production workbook."""
+
+    #: of texts
+    blank: float = 0.157
+    placeholder: float = 0.055
+    #: of the other texts: those of an earlier case, word for word
+    repeated: float = 0.0
+    #: of cases
+    labelled: float = 1.0
+
+    @property
+    def make_sense(self) -> bool:
+        are_shares = all(0 <= one <= 1 for one in (self.blank, self.placeholder, self.repeated, self.labelled))
+        return are_shares and self.blank + self.placeholder <= 1
+
+
+AS_IN_PRODUCTION = Rates()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SynthReport:
     """What was written."""
 
@@ -42,6 +60,8 @@ class SynthReport:
     n_narratives: int
     n_blank: int
     n_placeholders: int
+    #: texts of an earlier case
+    n_repeated: int
     #: narratives that tell of intimate partner violence
     n_positive: int
 
@@ -52,7 +72,10 @@ class _Tally:
     n_narratives: int = 0
     n_blank: int = 0
     n_placeholders: int = 0
+    n_repeated: int = 0
     n_positive: int = 0
+    #: what later cases may repeat
+    told: dict[NarrativeType, list[SyntheticNarrative]] = field(default_factory=lambda: defaultdict(list))
 
 
 def write_workbook(
@@ -60,25 +83,22 @@ def write_workbook(
     *,
     n_cases: int,
     seed: int,
-    blank_rate: float = DEFAULT_BLANK_RATE,
-    placeholder_rate: float = DEFAULT_PLACEHOLDER_RATE,
-    labelled: bool = True,
+    rates: Rates = AS_IN_PRODUCTION,
     overwrite: bool = False,
 ) -> SynthReport:
-    """Write `n_cases` rows; each text is blank or a placeholder at the given rates.
+    """Write `n_cases` rows; without any labelled case the columns of labels are left out.
 
     The file appears complete or not at all.
 
     :raises UsageError: the file exists and `overwrite` is False, or a number makes no sense
     :raises StorageError: it cannot be written
     """
-    if n_cases < 1 or not 0 <= blank_rate <= 1 or not 0 <= placeholder_rate <= 1 - blank_rate:
+    if n_cases < 1 or not rates.make_sense:
         raise UsageError("the number of cases must be at least 1, and the rates shares that sum to at most 1")
     tally = _Tally()
     rng = random.Random(f"cells:{seed}")
-    cases = iter_cases(n_cases=n_cases, seed=seed)
-    rows = (_row(case, rng, blank_rate=blank_rate, placeholder_rate=placeholder_rate, tally=tally) for case in cases)
-    return _write(path, rows, tally, labelled=labelled, overwrite=overwrite)
+    rows = (_row(case, rng, rates, tally) for case in iter_cases(n_cases=n_cases, seed=seed))
+    return _write(path, rows, tally, labelled=rates.labelled > 0, overwrite=overwrite)
 
 
 def write_demo_workbook(path: Path, *, overwrite: bool = False) -> SynthReport:
@@ -100,32 +120,46 @@ def _demo_rows(tally: _Tally) -> Iterator[list[str]]:
     step = n_cases // DEMO_BLANK_CASES
     for index, case in enumerate(iter_cases(n_cases=n_cases, seed=DEMO_SEED), start=1):
         is_blank = index % step == 0
-        rates = {"blank_rate": float(is_blank), "placeholder_rate": 0.0 if is_blank else DEMO_PLACEHOLDER_RATE}
-        yield _row(case, rng, **rates, tally=tally)
+        rates = Rates(blank=float(is_blank), placeholder=0.0 if is_blank else DEMO_PLACEHOLDER_RATE)
+        yield _row(case, rng, rates, tally)
 
 
-def _row(
-    case: SyntheticCase, rng: random.Random, *, blank_rate: float, placeholder_rate: float, tally: _Tally
-) -> list[str]:
+def _row(case: SyntheticCase, rng: random.Random, rates: Rates, tally: _Tally) -> list[str]:
     """The cells of a case, in the order of the columns; a blank or placeholder text loses its positive flag."""
+    is_labelled = rates.labelled == 1 or rng.random() < rates.labelled
     texts: dict[NarrativeType, str] = {}
     flags: dict[NarrativeType, str] = {}
     for kind, narrative in case.narratives.items():
         draw = rng.random()
         placeholder = pick(rng, PLACEHOLDERS)
-        if draw < blank_rate:
+        if draw < rates.blank:
             texts[kind], flags[kind] = "", ""
             tally.n_blank += 1
             continue
-        is_placeholder = draw < blank_rate + placeholder_rate
-        texts[kind] = placeholder if is_placeholder else narrative.text
-        flags[kind] = str(int(narrative.is_positive and not is_placeholder))
+        is_placeholder = draw < rates.blank + rates.placeholder
+        told = narrative if is_placeholder else _told(narrative, tally.told[kind], rng, rates)
+        is_positive = told.is_positive and not is_placeholder
+        texts[kind] = placeholder if is_placeholder else told.text
+        flags[kind] = str(int(is_positive)) if is_labelled else ""
         tally.n_narratives += 1
         tally.n_placeholders += is_placeholder
-        tally.n_positive += flags[kind] == "1"
+        tally.n_repeated += told is not narrative
+        tally.n_positive += is_positive
     tally.n_cases += 1
     of_case = max(flags.values())
     return [case.incident_id, str(case.incident_year), str(case.site_id), *texts.values(), *flags.values(), of_case]
+
+
+def _told(
+    narrative: SyntheticNarrative, earlier: list[SyntheticNarrative], rng: random.Random, rates: Rates
+) -> SyntheticNarrative:
+    """The narrative, or one of an earlier case in its place."""
+    if not rates.repeated:
+        return narrative
+    if earlier and rng.random() < rates.repeated:
+        return pick(rng, earlier)
+    earlier.append(narrative)
+    return narrative
 
 
 def _write(path: Path, rows: Iterable[list[str]], tally: _Tally, *, labelled: bool, overwrite: bool) -> SynthReport:
@@ -146,6 +180,7 @@ def _write(path: Path, rows: Iterable[list[str]], tally: _Tally, *, labelled: bo
         n_narratives=tally.n_narratives,
         n_blank=tally.n_blank,
         n_placeholders=tally.n_placeholders,
+        n_repeated=tally.n_repeated,
         n_positive=tally.n_positive,
     )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 
 #: Excel keeps 15 significant digits of a number; from here on the last ones of an id may be gone
 _FIRST_UNSAFE_NUMBER = 10**15
 _MAX_ID_CHARS = 128
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _EXCEL_ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA"})
+#: beyond these a number is no year of an incident that anybody has a narrative of
+_FIRST_YEAR, _LAST_YEAR = 1900, 2100
 _FLAG_WORDS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -44,6 +47,7 @@ TEXT_IS_DATE = Rejection(
 FORMULA_WITHOUT_VALUE = Rejection(
     problem="a formula has no saved value", advice="open the workbook in Excel, paste the column as values, and save it"
 )
+BAD_YEAR = Rejection(problem="the year of an incident is none", advice="correct or empty these cells")
 BAD_TYPE = Rejection(problem="a narrative type is neither cme nor le", advice="correct these cells")
 
 
@@ -79,6 +83,26 @@ def parse_flag(value: object) -> int | Rejection | None:
             return EXCEL_ERROR if word in _EXCEL_ERRORS else BAD_FLAG
         case _:
             return BAD_FLAG
+
+
+def parse_year(value: object) -> int | Rejection | None:
+    """A year, also that of a date; None where the cell is blank."""
+    match value:
+        case None:
+            return None
+        case date():
+            return value.year
+        case bool():
+            return BAD_YEAR
+        case int() | float():
+            return int(value) if _FIRST_YEAR <= value <= _LAST_YEAR and value == int(value) else BAD_YEAR
+        case str():
+            word = value.strip().removesuffix(".0")
+            if not word:
+                return None
+            return parse_year(int(word)) if word.isascii() and word.isdigit() and len(word) == 4 else BAD_YEAR
+        case _:
+            return BAD_YEAR
 
 
 def parse_text(value: object) -> str | Rejection:

@@ -15,12 +15,14 @@ WIDE_ID = "IncidentID"
 WIDE_TEXTS = {NarrativeType.CME: "NarrativeCME", NarrativeType.LE: "NarrativeLE"}
 WIDE_FLAGS = {NarrativeType.CME: "ipv_manualCME", NarrativeType.LE: "ipv_manualLE"}
 WIDE_CASE_FLAG = "ipv_manual"
+WIDE_YEAR = "IncidentYear"
 
 LONG_ID = "incident_id"
 LONG_TYPE = "narrative_type"
 LONG_TEXT = "narrative_text"
 LONG_FLAG = "manual_flag_ind"
 LONG_CASE_FLAG = "manual_flag"
+LONG_YEAR = "incident_year"
 
 _WIDE_REQUIRED = (WIDE_ID, *WIDE_TEXTS.values())
 _WIDE_LABELS = (*WIDE_FLAGS.values(), WIDE_CASE_FLAG)
@@ -29,7 +31,9 @@ _LONG_REQUIRED = (LONG_ID, LONG_TYPE, LONG_TEXT, LONG_FLAG)
 _MAX_SHOWN_CHARS = 32
 _MAX_SHOWN_WORDS = 3
 _MAX_SHOWN_NAMES = 20
-_KNOWN = (*_WIDE_REQUIRED, *_WIDE_LABELS, *_LONG_REQUIRED, LONG_CASE_FLAG)
+#: nobody's narrative depends on them, so whatever is in them keeps none out
+YEARS = frozenset({WIDE_YEAR, LONG_YEAR})
+_KNOWN = (*_WIDE_REQUIRED, *_WIDE_LABELS, WIDE_YEAR, *_LONG_REQUIRED, LONG_CASE_FLAG, LONG_YEAR)
 
 
 class Shape(StrEnum):
@@ -68,6 +72,7 @@ def find_layout(header: Sequence[object], *, where: str) -> Layout:
     if shape is Shape.WIDE and set(names) & set(_WIDE_LABELS):
         # A label column under another name would silently unlabel the cases.
         required, optional = (*_WIDE_REQUIRED, *_WIDE_LABELS), ()
+    year = WIDE_YEAR if shape is Shape.WIDE else LONG_YEAR
     missing = [name for name in required if name not in names]
     if missing:
         raise BadInputError(
@@ -77,8 +82,11 @@ def find_layout(header: Sequence[object], *, where: str) -> Layout:
     twice = [name for name in (*required, *optional) if names.count(name) > 1]
     if twice:
         raise BadInputError(f"{where}: the column {', '.join(twice)} is there twice", advice="keep one of them")
-    columns = {name: names.index(name) for name in (*required, *optional) if name in names}
-    return Layout(shape=shape, columns=columns, warnings=_near_misses(optional, names))
+    read = (*required, *optional, *((year,) if names.count(year) == 1 else ()))
+    warnings = _near_misses((*optional, year), names)
+    if names.count(year) > 1:
+        warnings = (*warnings, f"the column {year} is there twice, so neither is read")
+    return Layout(shape=shape, columns={name: names.index(name) for name in read if name in names}, warnings=warnings)
 
 
 def _names(header: Sequence[object]) -> list[str]:
@@ -107,9 +115,9 @@ def _rename_advice(missing: list[str], names: list[str]) -> str:
 
 def _near_misses(absent: Sequence[str], names: list[str]) -> tuple[str, ...]:
     return tuple(
-        f"the column {close!r} is not read; if it holds the flags, rename it to {name!r}"
+        f"the column {close!r} is not read; if it is meant for {name!r}, rename it so"
         for name in absent
-        if name not in names and (close := _closest(name, [n for n in names if n not in _LONG_REQUIRED]))
+        if name not in names and (close := _closest(name, [n for n in names if n not in _KNOWN]))
     )
 
 

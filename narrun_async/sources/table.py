@@ -73,6 +73,7 @@ class _Tally:
     numbers: list[CellPlace] = field(default_factory=list)
     scientific: list[CellPlace] = field(default_factory=list)
     collided: list[CellPlace] = field(default_factory=list)
+    odd_years: list[CellPlace] = field(default_factory=list)
 
 
 class TableSource:
@@ -126,11 +127,12 @@ class TableSource:
         incident_id = self._incident_id(cell(layouts.WIDE_ID), row, layouts.WIDE_ID, has_text=any(texts.values()))
         flags = {kind: self._flag(cell(name), row, name) for kind, name in layouts.WIDE_FLAGS.items()}
         case_flag = self._flag(cell(layouts.WIDE_CASE_FLAG), row, layouts.WIDE_CASE_FLAG)
+        year = self._year(cell(layouts.WIDE_YEAR), row, layouts.WIDE_YEAR)
         if not incident_id:
             return []
         self._tally.n_blank += sum(not text for text in texts.values())
         return [
-            self._narrative(incident_id, kind, text, flags[kind], case_flag, (row, layouts.WIDE_TEXTS[kind]))
+            self._narrative(incident_id, kind, text, flags[kind], case_flag, year, (row, layouts.WIDE_TEXTS[kind]))
             for kind, text in texts.items()
             if text
         ]
@@ -140,6 +142,7 @@ class TableSource:
         incident_id = self._incident_id(cell(layouts.LONG_ID), row, layouts.LONG_ID, has_text=bool(text))
         flag = self._flag(cell(layouts.LONG_FLAG), row, layouts.LONG_FLAG)
         case_flag = self._flag(cell(layouts.LONG_CASE_FLAG), row, layouts.LONG_CASE_FLAG)
+        year = self._year(cell(layouts.LONG_YEAR), row, layouts.LONG_YEAR)
         if not incident_id:
             return []
         word = cell(layouts.LONG_TYPE)
@@ -151,10 +154,17 @@ class TableSource:
         if not text:
             self._tally.n_blank += 1
             return []
-        return [self._narrative(incident_id, kind, text, flag, case_flag, (row, layouts.LONG_TEXT))]
+        return [self._narrative(incident_id, kind, text, flag, case_flag, year, (row, layouts.LONG_TEXT))]
 
     def _narrative(
-        self, incident_id: str, kind: NarrativeType, raw: str, flag: int | None, case_flag: int | None, place: CellPlace
+        self,
+        incident_id: str,
+        kind: NarrativeType,
+        raw: str,
+        flag: int | None,
+        case_flag: int | None,
+        year: int | None,
+        place: CellPlace,
     ) -> SourceNarrative:
         decoded = decode_excel_escapes(raw) if self._table.is_workbook else raw
         text, replaced = canonical_text(decoded)
@@ -169,6 +179,7 @@ class TableSource:
             manual_flag_ind=flag,
             manual_flag=case_flag,
             row=place[0],
+            incident_year=year,
         )
 
     # --- cells -------------------------------------------------------------------------------------------------------
@@ -187,6 +198,14 @@ class TableSource:
 
     def _flag(self, value: object, row: int, column: str) -> int | None:
         return self._taken(cells.parse_flag(value), row, column)
+
+    def _year(self, value: object, row: int, column: str) -> int | None:
+        """A year that is none loses nothing that anybody needs, so it does not keep the narratives out."""
+        year = cells.parse_year(value)
+        if isinstance(year, Rejection):
+            self._tally.odd_years.append((row, column))
+            return None
+        return year
 
     def _incident_id(self, value: object, row: int, column: str, *, has_text: bool) -> str | None:
         """The id of a row; None or "" where the row is to be passed over."""
@@ -233,6 +252,8 @@ class TableSource:
             yield f"a narrative is a number, taken as its digits: {self._listed(tally.numbers)}"
         if tally.collided:
             yield f"an id equals another one once the spaces around it are removed: {self._listed(tally.collided)}"
+        if tally.odd_years:
+            yield f"{cells.BAD_YEAR.problem}, and was left out: {self._listed(tally.odd_years)}"
         if tally.scientific:
             yield (
                 "an id is a number in scientific notation, so its last digits may have been lost "

@@ -20,7 +20,7 @@ from narrun_async.sources import cells
 from narrun_async.sources.archive import check_archive, guarded
 from narrun_async.sources.bounded_xml import BoundedXml
 from narrun_async.sources.files import FileBytes
-from narrun_async.sources.layouts import LONG_ID, WIDE_ID, Layout, find_layout, has_required_columns
+from narrun_async.sources.layouts import LONG_ID, WIDE_ID, YEARS, Layout, find_layout, has_required_columns
 from narrun_async.sources.shared_strings import SharedStrings
 from narrun_async.sources.sheet_scan import SheetScan, scan_sheet
 from narrun_async.sources.table import Row
@@ -79,7 +79,7 @@ class WorkbookTable:
 
     def _scan(self) -> SheetScan:
         """Look through the raw XML for what openpyxl does not show, and refuse it."""
-        names = {position + 1: name for name, position in self.layout.columns.items()}
+        names = {position + 1: name for name, position in self.layout.columns.items() if name not in YEARS}
         scan = guarded(self.where, lambda: self._scanned(names))
         for cell in scan.formulas:
             if names[cell.column] in _ID_COLUMNS:

@@ -21,7 +21,7 @@ MODULE = (sys.executable, "-m", "narrun_async")
 SCRIPT = (os.fspath(Path(sys.executable).with_name("narrun")),)
 COMMANDS = (
     *("run", "resume", "ingest", "migrate", "synth", "list", "show", "status", "export", "simulate"),
-    *("verify", "doctor", "browse", "metrics", "compare", "sweep", "review"),
+    *("verify", "doctor", "browse", "metrics", "compare", "report", "sweep", "review"),
 )
 
 #: of the surrounding environment, whatever would change what the commands do

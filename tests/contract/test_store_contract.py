@@ -741,6 +741,16 @@ class TestCohortRows:
         assert [row.manual_flag for row in rows] == [one.manual_flag for one in narratives[:4]]
         assert not any(row.has_result or row.skip_reason or row.copied_from for row in rows)
 
+    async def test_the_year_is_that_of_the_incident_and_none_where_the_file_does_not_say(
+        self, store: Store, build: Any
+    ) -> None:
+        years = [2016, None, 2018]
+        narratives = [replace(build.narrative(number), incident_year=year) for number, year in enumerate(years)]
+        source = build.source(narratives)
+        await store.add_source(source, on_conflict="error")
+        experiment = await build.experiment(store, source.checksum)
+        assert [row.incident_year async for row in store.iter_cohort(experiment)] == years
+
     async def test_of_an_experiment_without_a_recorded_cohort_the_rows_are_its_cohort(
         self, store: Store, half_done: Experiment
     ) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up_cohorts import Rates, draw_cohort, make_row
+from made_up_databases import CANARY, Database
 from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
@@ -27,91 +25,10 @@ from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.cli.program import app
 from narrun_async.errors import ConfigurationError, NarrunError, UsageError
 from narrun_async.models import CohortRow, ExperimentId
-from narrun_async.stores import open_sqlite_writer
-from narrun_async.stores.sqlite.experiment_rows import experiment_columns
 from narrun_async.stores.sqlite.schema import NARRATIVE_RESULTS, SOURCE_NARRATIVES
 
-#: stands in every text and in every answer, and must come out nowhere
-CANARY = "the heron on the weir"
-CHECKSUM = "c" * 64
 REPOSITORY = Path(__file__).resolve().parents[2]
 Call = Callable[..., str]
-
-
-def experiment_id(number: int) -> str:
-    return f"{number:08d}-0000-4000-8000-000000000000"
-
-
-class Database:
-    """A file with one source and the answers of some experiments to it."""
-
-    def __init__(self, path: Path, build: Any, rows: Sequence[CohortRow]) -> None:
-        self.path, self._build, self.rows = path, build, rows
-        asyncio.run(self._create())
-
-    async def _create(self) -> None:
-        await (await open_sqlite_writer(self.path)).aclose()
-        narratives = [
-            {
-                "incident_id": row.incident_id,
-                "narrative_type": row.narrative_type,
-                "narrative_text": f"{CANARY} {row.text_chars}",
-                "manual_flag_ind": row.manual_flag_ind,
-                "manual_flag": row.manual_flag,
-                "data_source": "made_up.xlsx",
-                "data_checksum": CHECKSUM,
-            }
-            for row in self.rows
-        ]
-        self._insert("source_narratives", narratives)
-
-    def _insert(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        names = list(rows[0])
-        places = ", ".join(f":{name}" for name in names)
-        with closing(sqlite3.connect(self.path)) as db, db:
-            db.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", rows)
-
-    def add(self, number: int, rows: Sequence[CohortRow] | None = None, **columns: Any) -> str:
-        """An experiment over the source, with these rows as its answers."""
-        given = {"experiment_name": f"made up {number}", "config_json": None, "n_narratives_total": len(self.rows)}
-        new = self._build.new_experiment(
-            number,
-            experiment_id=experiment_id(number),
-            data_checksum=CHECKSUM,
-            cohort_last_narrative_id=len(self.rows),
-            **given | columns,
-        )
-        self._insert("experiments", [{**experiment_columns(new), "status": "completed"}])
-        results = [
-            {
-                "experiment_id": experiment_id(number),
-                "incident_id": row.incident_id,
-                "narrative_type": row.narrative_type,
-                "row_num": rank,
-                "detected": row.detected,
-                "confidence": row.confidence,
-                "error_occurred": int(row.error_category is not None),
-                "error_category": row.error_category,
-                "manual_flag_ind": row.manual_flag_ind,
-                "manual_flag": row.manual_flag,
-                "rationale": CANARY,
-                "raw_response": CANARY,
-                "is_true_positive": int(row.detected == 1 and row.manual_flag_ind == 1),
-                "is_true_negative": int(row.detected == 0 and row.manual_flag_ind == 0),
-            }
-            for rank, row in enumerate(self.rows if rows is None else rows, 1)
-            if row.has_result
-        ]
-        self._insert("narrative_results", results)
-        return experiment_id(number)
-
-    def change(self, *statements: str) -> None:
-        with closing(sqlite3.connect(self.path)) as db, db:
-            for statement in statements:
-                db.execute(statement)
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -388,7 +305,7 @@ def test_the_end_of_a_run_tells_nothing_more_where_nothing_is_labelled(database:
 #: a program in which none of the packages of the extra can be found
 WITHOUT_THE_EXTRA = """
 import sys
-for name in ("numpy", "pandas", "scipy", "sklearn", "statsmodels", "matplotlib"):
+for name in ("numpy", "pandas", "scipy", "sklearn", "statsmodels", "matplotlib", "jinja2"):
     sys.modules[name] = None
 from narrun_async.__main__ import main
 sys.argv = ["narrun", *sys.argv[1:]]
@@ -410,7 +327,7 @@ def without_the_extra(*arguments: str, cwd: Path) -> subprocess.CompletedProcess
 
 def test_without_the_extra_the_commands_end_with_one_sentence_and_the_others_work(database: Database) -> None:
     wanted, place = database.add(1), database.path.parent
-    for command in (["metrics", wanted], ["compare", wanted, database.add(2)]):
+    for command in (["metrics", wanted], ["compare", wanted, database.add(2)], ["report", wanted]):
         refused = without_the_extra(*command, "--db", str(database.path), cwd=place)
         assert refused.returncode == ConfigurationError.exit_code == 78
         assert refused.stderr.count("\n") == 1
@@ -445,7 +362,8 @@ def test_starting_the_program_imports_nothing_of_the_extra() -> None:
     """numpy apart, which openpyxl imports by itself where it finds it."""
     asked = (
         "import sys, narrun_async.cli.program, narrun_async.app.running, narrun_async.app.evaluating,"
-        " narrun_async.app.comparing; print({'scipy', 'sklearn', 'statsmodels', 'pandas'} & set(sys.modules))"
+        " narrun_async.app.comparing, narrun_async.app.documenting;"
+        " print({'scipy', 'sklearn', 'statsmodels', 'pandas', 'matplotlib', 'jinja2'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "set()"

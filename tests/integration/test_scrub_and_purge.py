@@ -107,6 +107,7 @@ KEPT: dict[str, frozenset[str]] = {
         }
     ),
     "screenings": frozenset({"data_checksum", "rules_name", "rules_sha256", "screened_at"}),
+    "ingests": frozenset({"data_checksum", "ingested_at"}),
 }
 
 

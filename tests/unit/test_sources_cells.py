@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from narrun_async.sources import cells
-from narrun_async.sources.cells import Rejection, parse_flag, parse_incident_id, parse_text
+from narrun_async.sources.cells import Rejection, parse_flag, parse_incident_id, parse_text, parse_year
 
 
 @pytest.mark.fault("W02", "W04")
@@ -88,3 +88,21 @@ def test_a_text_is_taken_as_it_stands() -> None:
 def test_a_date_or_an_error_is_no_text() -> None:
     assert parse_text(datetime(2020, 1, 1)) is cells.TEXT_IS_DATE
     assert parse_text("#REF!") is cells.EXCEL_ERROR
+
+
+@pytest.mark.parametrize("value", [2016, 2016.0, "2016", " 2016 ", "2016.0", datetime(2016, 5, 1)])
+def test_every_way_to_write_a_year_is_one(value: object) -> None:
+    assert parse_year(value) == 2016
+    assert type(parse_year(value)) is int
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_blank_year_is_unknown(value: object) -> None:
+    assert parse_year(value) is None
+
+
+@pytest.mark.parametrize(
+    "value", [16, 2016.5, True, 9999, 0, "unknown", "16", "20160", "\u0662\u0660\u0661\u0666", "#N/A"]
+)
+def test_what_is_no_year_is_said_to_be_none(value: object) -> None:
+    assert parse_year(value) is cells.BAD_YEAR

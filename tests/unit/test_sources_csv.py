@@ -109,3 +109,12 @@ def test_nul_and_controls_are_replaced_and_counted(tmp_path: Path) -> None:
     source = open_source(_write(tmp_path, f"{HEADER}{padding}x,cme,a\0b\x1fc,0,0\n"))
     assert list(source.iter_narratives())[-1].narrative_text == "a\ufffdb\ufffdc"
     assert source.summary().n_texts_repaired == 1
+
+
+def test_the_year_of_an_incident_comes_with_each_of_its_narratives(tmp_path: Path) -> None:
+    path = _write(tmp_path, "IncidentID,NarrativeCME,NarrativeLE,IncidentYear\n5,a,b,2016\n6,c,,\n7,d,,unknown\n")
+    source = open_source(path)
+    assert [one.incident_year for one in source.iter_narratives()] == [2016, 2016, None, None]
+    assert source.summary().warnings == ("the year of an incident is none, and was left out: row 4 (IncidentYear)",)
+    long = _write(tmp_path, "incident_id,narrative_type,narrative_text,manual_flag_ind,incident_year\n5,le,a,0,2019\n")
+    assert [one.incident_year for one in _read(long)] == [2019]

@@ -87,3 +87,18 @@ def test_not_even_a_short_text_is_shown_where_it_cannot_be_the_name_of_a_column(
 def test_the_names_of_a_header_without_any_known_one_are_shown() -> None:
     with pytest.raises(BadInputError, match="found 'ID', 'CME', 'LE'"):
         find_layout(["ID", "CME", "LE"], where="f")
+
+
+def test_the_year_of_the_incident_is_read_where_it_is_and_missed_by_nobody() -> None:
+    assert find_layout([*WIDE, "IncidentYear"], where="f").columns["IncidentYear"] == 3
+    assert find_layout([*LONG, "incident_year"], where="f").columns["incident_year"] == 4
+    for header in (WIDE, LONG, [*WIDE, *LABELS]):
+        assert find_layout(header, where="f").warnings == ()
+
+
+def test_a_year_column_under_another_name_or_there_twice_keeps_nothing_out() -> None:
+    near = find_layout([*WIDE, "Incident_Year"], where="f")
+    assert near.warnings == ("the column 'Incident_Year' is not read; if it is meant for 'IncidentYear', rename it so",)
+    twice = find_layout([*WIDE, "IncidentYear", "IncidentYear"], where="f")
+    assert "IncidentYear" not in twice.columns
+    assert twice.warnings == ("the column IncidentYear is there twice, so neither is read",)

@@ -501,3 +501,14 @@ def test_without_defusedxml_no_workbook_is_opened(path: Path) -> None:
         [sys.executable, "-c", program, str(path)], env=environment, check=True, capture_output=True, text=True
     )
     assert "without defusedxml" in done.stdout
+
+
+def test_years_of_any_kind_are_taken_and_formulas_or_merged_cells_among_them_keep_nothing_out(path: Path) -> None:
+    rows = [[*WIDE, "IncidentYear"], ["1", "a", "b", 2016], ["2", "c", None, "2017"], ["3", "d", None, "=YEAR(A1)"]]
+    rows += [["4", "e", None, datetime(2018, 1, 2)], ["5", "f", None, 2019], ["6", "g", None, None]]
+    _save(path, rows)
+    book = openpyxl.load_workbook(path)
+    book["Sheet"].merge_cells("D6:D7")
+    book.save(path)
+    found = list(open_source(path).iter_narratives())
+    assert [one.incident_year for one in found] == [2016, 2016, 2017, None, 2018, 2019, None]

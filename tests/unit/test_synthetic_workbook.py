@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 
 from narrun_async.errors import StorageError, UsageError
-from narrun_async.simulation.synthetic_workbook import write_demo_workbook, write_workbook
+from narrun_async.simulation.synthetic_workbook import Rates, write_demo_workbook, write_workbook
 from narrun_async.sources import open_source
 
 SHIPPED = Path(__file__).parents[2] / "data" / "synthetic_narratives.xlsx"
@@ -23,7 +23,7 @@ def _cells(path: Path) -> list[tuple[object, ...]]:
 
 def test_the_report_is_what_a_reader_finds(tmp_path: Path) -> None:
     path = tmp_path / "cases.xlsx"
-    report = write_workbook(path, n_cases=300, seed=4, blank_rate=0.2, placeholder_rate=0.1)
+    report = write_workbook(path, n_cases=300, seed=4, rates=Rates(blank=0.2, placeholder=0.1))
     source = open_source(path)
     found = list(source.iter_narratives())
     assert report.n_cases == source.summary().n_cases == 300
@@ -47,7 +47,7 @@ def test_the_bytes_depend_on_the_seed_alone(tmp_path: Path) -> None:
 
 
 def test_an_unlabelled_workbook_has_no_label_columns(tmp_path: Path) -> None:
-    write_workbook(tmp_path / "cases.xlsx", n_cases=3, seed=4, labelled=False)
+    write_workbook(tmp_path / "cases.xlsx", n_cases=3, seed=4, rates=Rates(labelled=0))
     assert _cells(tmp_path / "cases.xlsx")[0] == ("IncidentID", "IncidentYear", "SiteID", "NarrativeCME", "NarrativeLE")
     assert all(n.manual_flag is None for n in open_source(tmp_path / "cases.xlsx").iter_narratives())
 
@@ -74,7 +74,7 @@ def test_numbers_without_sense_are_refused(
 ) -> None:
     with pytest.raises(UsageError):
         write_workbook(
-            tmp_path / "x.xlsx", n_cases=n_cases, seed=1, blank_rate=blank_rate, placeholder_rate=placeholder_rate
+            tmp_path / "x.xlsx", n_cases=n_cases, seed=1, rates=Rates(blank=blank_rate, placeholder=placeholder_rate)
         )
     assert not (tmp_path / "x.xlsx").exists()
 
@@ -93,3 +93,18 @@ def test_the_shipped_workbook_holds_200_labelled_narratives_and_blank_cells_on_t
     assert source.summary().n_cases == 106 and source.summary().n_blank == 12
     assert 26 <= sum(n.manual_flag_ind or 0 for n in found) <= 34
     assert 3 <= sum(len(n.narrative_text) < 60 for n in found) <= 10
+
+
+def test_some_cases_may_be_labelled_and_some_texts_be_those_of_earlier_cases(tmp_path: Path) -> None:
+    path = tmp_path / "cases.xlsx"
+    report = write_workbook(path, n_cases=300, seed=4, rates=Rates(placeholder=0, repeated=0.1, labelled=0.4))
+    narratives = list(open_source(path).iter_narratives())
+    labelled = {one.incident_id for one in narratives if one.manual_flag_ind is not None}
+    assert 90 <= len(labelled) <= 150
+    assert all((one.manual_flag is None) == (one.incident_id not in labelled) for one in narratives)
+    n_repeats = len(narratives) - len({one.text_sha256 for one in narratives})
+    assert report.n_repeated == n_repeats and 30 <= n_repeats <= 80
+    flags: dict[str, set[int | None]] = {}
+    for one in narratives:
+        flags.setdefault(one.text_sha256, set()).add(one.manual_flag_ind)
+    assert not any({0, 1} <= found for found in flags.values())

@@ -111,6 +111,7 @@ def _columns(one: SourceNarrative, source: NarrativeSource, narrative_id: int, l
         "data_checksum": source.checksum,
         "loaded_at": loaded_at,
         "text_sha256": one.text_sha256,
+        "incident_year": one.incident_year,
     }
 
 

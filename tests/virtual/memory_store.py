@@ -511,6 +511,7 @@ def _cohort_row(narrative: Row, result: Row | None) -> CohortRow:
         error_category=(category or "unknown") if found.get("error_occurred") else None,
         skip_reason=found.get("skip_reason"),
         copied_from=found.get("copied_from"),
+        incident_year=narrative.get("incident_year"),
     )
 
 

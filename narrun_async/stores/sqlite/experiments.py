@@ -104,7 +104,7 @@ class ExperimentsPart(Database):
 
     async def list_runs(self, experiment_id: ExperimentId) -> Sequence[RunRecord]:
         rows = await self.fetch_all(statements.LIST_RUNS, {"experiment_id": experiment_id})
-        return [RunRecord(**dict(row)) for row in rows]
+        return [RunRecord(**dict(row) | {"api_url_overridden": bool(row["api_url_overridden"])}) for row in rows]
 
     async def update_experiment(self, experiment_id: ExperimentId, columns: Mapping[str, object]) -> None:
         unknown = columns.keys() - EXPERIMENTS.keys()

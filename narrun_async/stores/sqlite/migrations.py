@@ -33,12 +33,14 @@ from narrun_async.stores.sqlite.schema import (
     CANARY_ANSWERS,
     EXPERIMENTS,
     INDEXES,
+    INGESTS,
     PROMPTS,
     REVIEW_TABLES,
     SCREENING_INDEXES,
     SCREENINGS,
     SCRUBS,
     SERVINGS,
+    SOURCE_NARRATIVES,
     SWEEPS,
     TABLES,
     UNIQUE_KEYS,
@@ -152,6 +154,11 @@ async def _add_screening(connection: aiosqlite.Connection, path: Path) -> None:
         await connection.execute(statement)
 
 
+async def _add_ingests_and_years(connection: aiosqlite.Connection, path: Path) -> None:
+    await _add_missing_columns(connection, "source_narratives", SOURCE_NARRATIVES)
+    await _create_tables(connection, {"ingests": INGESTS})
+
+
 async def _create_tables(connection: aiosqlite.Connection, tables: Mapping[str, Mapping[str, str]]) -> None:
     for table, columns in tables.items():
         body = ", ".join(f"{name} {declaration}" for name, declaration in columns.items())
@@ -180,6 +187,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_answer_format,
     _add_screening,
     _identify_sources,
+    _add_ingests_and_years,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

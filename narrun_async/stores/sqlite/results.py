@@ -308,6 +308,7 @@ def _cohort_row(row: sqlite3.Row) -> CohortRow:
         error_category=row["error_category"],
         skip_reason=row["skip_reason"],
         copied_from=row["copied_from"],
+        incident_year=row["incident_year"],
     )
 
 

@@ -17,6 +17,7 @@ SOURCE_NARRATIVES = {
     "loaded_at": "TEXT",
     "text_sha256": "TEXT",
     "text_flags": "TEXT",  # '' or names of `TextFlag`, separated by commas; NULL: nobody has looked
+    "incident_year": "INTEGER",  # NULL: the file did not say, or nobody read it when the file was loaded
     "same_text_as": "INTEGER",  # the first narrative of the source with this text, where that is another one
 }
 
@@ -331,6 +332,19 @@ SCREENINGS = {
     "n_identical": "INTEGER NOT NULL",
 }
 
+# One row a file that was loaded: what it held besides the narratives that are in the database.
+INGESTS = {
+    "ingest_id": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "data_checksum": "TEXT NOT NULL",
+    "ingested_at": "TEXT NOT NULL",
+    "n_cases": "INTEGER NOT NULL",
+    "n_blank": "INTEGER NOT NULL",
+    "n_blank_ids": "INTEGER NOT NULL",
+    "n_texts_repaired": "INTEGER NOT NULL",
+    "n_duplicates": "INTEGER NOT NULL",
+    "n_conflicts_dropped": "INTEGER NOT NULL",
+}
+
 #: what `legacy_results` has beside every column of `narrative_results`
 OF_LEGACY_RESULTS = {
     "set_aside_at": "TEXT NOT NULL",
@@ -377,7 +391,7 @@ OUR_TABLES = frozenset(
         *TABLES,
         *REVIEW_TABLES,
         *("servings", "canary_answers", "scrubs", "prompts", "sweeps", "batches", "batch_items", "screenings"),
-        *("legacy_results", "legacy_reports", "legacy_changes"),
+        *("ingests", "legacy_results", "legacy_reports", "legacy_changes"),
     }
 )
 

@@ -18,6 +18,7 @@ from narrun_async.models import (
     Cohort,
     DataSource,
     FlagCounts,
+    IngestRecord,
     IngestReport,
     NarrativeId,
     Screening,
@@ -215,17 +216,28 @@ class SourcesPart(Database):
         if rules is not None:
             await self.writer.execute(statements.MARK_REPEATS, checksum)
             screening = await self._record_screening(source.checksum, rules, n_screened=stored["n_narratives"])
+        summary = source.summary()
+        record = IngestRecord(
+            n_cases=summary.n_cases,
+            n_blank=summary.n_blank,
+            n_blank_ids=summary.n_blank_ids,
+            n_texts_repaired=summary.n_texts_repaired,
+            n_duplicates=incoming["n_rows"] - incoming["n_texts"],
+            n_conflicts_dropped=incoming["n_texts"] - incoming["n_keys"],
+        )
+        noted = asdict(record) | checksum | {"ingested_at": utc_text(utc_now())}
+        await self.writer.execute(statements.INSERT_INGEST, noted)
         return IngestReport(
             source=_data_source(stored),
             loaded=True,
             screening=screening,
-            summary=source.summary(),
+            summary=summary,
             n_cme=kinds["n_cme"],
             n_le=kinds["n_le"],
             n_labelled=kinds["n_labelled"],
             n_positive=kinds["n_positive"],
-            n_duplicates=incoming["n_rows"] - incoming["n_texts"],
-            n_conflicts_dropped=incoming["n_texts"] - incoming["n_keys"],
+            n_duplicates=record.n_duplicates,
+            n_conflicts_dropped=record.n_conflicts_dropped,
         )
 
     async def _fetch_in_transaction(self, statement: str, parameters: Parameters) -> sqlite3.Row:
@@ -259,6 +271,7 @@ async def _insert_narratives(
                     loaded_at,
                     one.text_sha256,
                     None if rules is None else flags_text(rules.flags_of(one.narrative_text)),
+                    one.incident_year,
                 )
                 for one in chunk
             ],

@@ -32,9 +32,16 @@ INSERT_INCOMING = "INSERT INTO incoming VALUES (?, ?, ?, ?)"
 
 INSERT_SOURCE_NARRATIVE = """
 INSERT INTO source_narratives (incident_id, narrative_type, narrative_text, manual_flag_ind, manual_flag,
-                               data_source, data_checksum, loaded_at, text_sha256, text_flags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                               data_source, data_checksum, loaded_at, text_sha256, text_flags, incident_year)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (incident_id, narrative_type) DO NOTHING
+"""
+
+INSERT_INGEST = """
+INSERT INTO ingests (data_checksum, ingested_at, n_cases, n_blank, n_blank_ids, n_texts_repaired, n_duplicates,
+                     n_conflicts_dropped)
+VALUES (:checksum, :ingested_at, :n_cases, :n_blank, :n_blank_ids, :n_texts_repaired, :n_duplicates,
+        :n_conflicts_dropped)
 """
 
 MAX_NARRATIVE_ID = "SELECT COALESCE(MAX(narrative_id), 0) FROM source_narratives"
@@ -193,7 +200,8 @@ WHERE experiment_id = :experiment_id
 """
 
 LIST_RUNS = """
-SELECT run_id, mode, selection, concurrency, started_at, ended_at, runtime_s, n_saved, exit_code, ended_why
+SELECT run_id, mode, selection, concurrency, started_at, ended_at, runtime_s, n_saved, exit_code, ended_why,
+       host, narrun_version, api_url, api_url_overridden
 FROM runs WHERE experiment_id = :experiment_id ORDER BY run_id
 """
 
@@ -626,7 +634,7 @@ _COHORT_COLUMNS = """
     CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
          WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND r.skip_reason IS NULL THEN 'no_verdict'
     END AS error_category,
-    r.skip_reason, r.copied_from
+    r.skip_reason, r.copied_from, s.incident_year
 """
 
 ITER_COHORT = f"""
@@ -651,4 +659,33 @@ SELECT r.* FROM (
     SELECT result_id FROM narrative_results WHERE experiment_id = :experiment_id ORDER BY row_num, result_id LIMIT -1
 ) AS ordered
 CROSS JOIN narrative_results AS r ON r.result_id = ordered.result_id
+"""
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+LOAD_INGEST = """
+SELECT n_cases, n_blank, n_blank_ids, n_texts_repaired, n_duplicates, n_conflicts_dropped
+FROM ingests WHERE data_checksum = :checksum ORDER BY ingest_id LIMIT 1
+"""
+
+ITER_CALLS = """
+SELECT run_id, started_at, duration_s, error_category FROM attempts
+WHERE experiment_id = :experiment_id AND batch_id IS NULL ORDER BY attempt_id
+"""
+
+ITER_INDICATORS = """
+SELECT detected, indicators FROM narrative_results
+WHERE experiment_id = :experiment_id AND error_occurred = 0 AND detected IN (0, 1)
+ORDER BY result_id
+"""
+
+LIST_SERVING_USES = """
+SELECT v.model, v.system_fingerprint, v.server, v.run_id, v.first_seen_at, COALESCE(n.n_results, 0) AS n_results
+FROM servings AS v
+LEFT JOIN (
+    SELECT COALESCE(response_model, '') AS model, COALESCE(system_fingerprint, '') AS system_fingerprint,
+           COUNT(*) AS n_results
+    FROM narrative_results WHERE experiment_id = :experiment_id GROUP BY 1, 2
+) AS n ON n.model = v.model AND n.system_fingerprint = v.system_fingerprint
+WHERE v.experiment_id = :experiment_id ORDER BY v.serving_id
 """

@@ -30,6 +30,7 @@ from narrun_async.stores.sqlite.migrations import (
     refuse_foreign,
     schema_version,
 )
+from narrun_async.stores.sqlite.report_rows import ReportPart
 from narrun_async.stores.sqlite.results import ResultsPart
 from narrun_async.stores.sqlite.reviews import ReviewsPart
 from narrun_async.stores.sqlite.scrubbing import ScrubbingPart
@@ -45,6 +46,7 @@ class SqliteStore(
     VerificationPart,
     ScrubbingPart,
     ReviewsPart,
+    ReportPart,
     LegacyPart,
 ):
     """`ports.Store`."""

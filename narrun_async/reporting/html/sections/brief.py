@@ -1,0 +1,196 @@
+"""The first page: what was asked of how many, what came out, and what it does not mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from narrun_async.analysis.evaluation_tree import Level, LevelReport
+from narrun_async.analysis.report_tree import Withheld
+from narrun_async.reporting.html.blocks import Block, Bullets, Card, Cards, Heading, Paragraph, Section
+from narrun_async.reporting.html.material import ReportMaterial
+from narrun_async.reporting.html.wording import (
+    best_interval,
+    capital,
+    fraction_interval,
+    parts,
+    percent_interval,
+    plural,
+    reason,
+    share_words,
+)
+from narrun_async.reporting.measure_text import percent_of
+
+
+def brief_section(material: ReportMaterial) -> Section:
+    blocks: list[Block] = [Paragraph(text=_what_was_done(material))]
+    cards = tuple(_cards(material))
+    if cards:
+        blocks.append(Cards(items=cards))
+    hidden = [what for what in (Withheld.INCIDENTS, Withheld.NARRATIVES) if material.hides(what)]
+    blocks += [Paragraph(text=f"{capital(what.value)} detected: {material.not_shown.lower()}") for what in hidden]
+    blocks += [Heading(text="What these numbers do not mean"), Bullets(items=tuple(_caveats(material)))]
+    return Section(slug="in-brief", title="In brief", blocks=tuple(blocks))
+
+
+def _what_was_done(material: ReportMaterial) -> str:
+    flow = material.evaluation.flow
+    model = material.column("model_name") or "a language model"
+    asked = "A simulated endpoint" if material.is_simulated else f"The language model {model}"
+    all_of_them = plural(flow.n_eligible, "narrative")
+    given = all_of_them if flow.n_sent == flow.n_eligible else f"{flow.n_sent:,} of {all_of_them}"
+    alike = f"{flow.n_copied:,} more have the text of one of these and share what came of it. " if flow.n_copied else ""
+    return (
+        f"{asked} was given {given} about {plural(flow.n_incidents, 'incident')}, one "
+        "at a time, and asked whether each shows that the person was a victim of intimate partner violence: yes or no, "
+        f"with a confidence and reasons. {alike}{plural(flow.n_answered, 'narrative')} got a usable answer. "
+        "The exact question is the prompt, printed in full under “Provenance”."
+    )
+
+
+def _cards(material: ReportMaterial) -> Iterator[Card]:
+    incidents, narratives = material.level(Level.INCIDENTS), material.level(Level.NARRATIVES)
+    if incidents is not None:
+        yield _detected_card(incidents, "Incidents detected", "An incident counts if any of its narratives does")
+    if narratives is not None:
+        yield _detected_card(narratives, "Narratives detected", "Share of the narratives with an answer")
+    if incidents is not None:
+        yield _labelled_card(incidents) if _is_labelled(incidents) else _corrected_card(material, incidents)
+    if narratives is not None and narratives.counts.n_evaluated:
+        yield _performance_card(narratives, "sensitivity", "Sensitivity", "labelled yes were detected")
+        yield _performance_card(narratives, "specificity", "Specificity", "labelled no were left alone")
+        yield _performance_card(narratives, "ppv", "Precision", "detected and labelled were right")
+
+
+def _detected_card(level: LevelReport, label: str, what: str) -> Card:
+    apparent = level.prevalence.apparent
+    if apparent.value is None:
+        return Card(label=label, value="none yet", detail=reason(apparent))
+    interval = percent_interval(best_interval(apparent))
+    return Card(
+        label=label,
+        value=percent_of(apparent.value),
+        detail=f"{parts(apparent)}; 95 % interval {interval}. {what}.",
+    )
+
+
+def _is_labelled(level: LevelReport) -> bool:
+    """Every answer has a label, so that the labels themselves say how common it is."""
+    return level.counts.n_evaluated == level.counts.n_answered > 0
+
+
+def _labelled_card(level: LevelReport) -> Card:
+    labelled = level.prevalence.labelled
+    return Card(
+        label="Incidents labelled yes by people",
+        value=percent_of(labelled.value),
+        detail=f"{parts(labelled)}; 95 % interval {percent_interval(best_interval(labelled))}.",
+    )
+
+
+def _corrected_card(material: ReportMaterial, level: LevelReport) -> Card:
+    corrected, label = level.prevalence.corrected, "Incidents, corrected for wrong answers"
+    if corrected.value is None:
+        why = f"It {_cannot(reason(corrected))}."
+        if material.hides_labels(Level.INCIDENTS):
+            why = material.not_shown
+        return Card(label=label, value="not known", detail=why)
+    zero = " The interval includes zero." if level.prevalence.includes_zero else ""
+    interval = percent_interval(best_interval(corrected))
+    return Card(label=label, value=percent_of(corrected.value), detail=f"95 % interval {interval}.{zero}")
+
+
+def _cannot(why: str) -> str:
+    return why if why.startswith("cannot") else f"cannot be said: {why}"
+
+
+def _performance_card(level: LevelReport, name: str, label: str, what: str) -> Card:
+    measure = getattr(level.performance, name)
+    if measure.value is None:
+        return Card(label=label, value="not known", detail=f"{capital(reason(measure))}.")
+    interval = fraction_interval(best_interval(measure))
+    return Card(
+        label=label,
+        value=f"{measure.value:.3f}",
+        detail=f"{parts(measure)} narratives {what}; 95 % interval {interval}.",
+    )
+
+
+def _caveats(material: ReportMaterial) -> Iterator[str]:
+    if material.is_simulated:
+        yield (
+            "This is a simulation. The answers come from a keyword rule and mean nothing, and neither does any number "
+            "in this report. It shows what a report looks like."
+        )
+    yield (
+        "“Detected” means that the model said yes to a text. It is no finding about a person: a narrative may leave "
+        "out what happened, and the model may be wrong."
+    )
+    yield from _caveats_of_labels(material)
+    yield from _caveats_of_prevalence(material)
+    yield from _caveats_of_errors(material)
+    yield from (f"{capital(remark)}." for remark in material.analysis.remarks)
+
+
+def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
+    narratives = material.level(Level.NARRATIVES)
+    if narratives is None or material.hides_labels(Level.NARRATIVES):
+        return
+    if not narratives.counts.n_evaluated:
+        yield (
+            "No narrative with an answer has a label from people, so nobody knows how often the answers are wrong. The "
+            "share detected must not be reported as a prevalence."
+        )
+        return
+    if narratives.counts.n_evaluated < narratives.counts.n_answered:
+        yield (
+            f"Only {narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers can be held "
+            "against a label from people. Whether the others are as good, nobody has looked."
+        )
+    ppv = narratives.performance.ppv
+    if ppv.value is not None and ppv.numerator is not None and ppv.denominator is not None:
+        n_false = round(ppv.denominator - ppv.numerator, 1)
+        yield (
+            f"Not every yes is right: of the {ppv.denominator:,.0f} detected narratives with a label, {n_false:,.0f} "
+            "are labelled no. Where violence is rare, false alarms can outnumber true ones."
+        )
+    kappa, observed = narratives.agreement.kappa.value, narratives.agreement.observed.value
+    if kappa is not None and observed is not None:
+        yield (
+            f"Agreement of {percent_of(observed)} with the labels is easily had where most are no. Beyond chance, "
+            f"kappa is {kappa:.2f}."
+        )
+    if material.n_configurations > 1:
+        yield (
+            f"{material.n_configurations:,} experiments were judged on the labels of this file. If this one was "
+            "chosen because it did best, its figures flatter it; labels that no choice has seen would tell."
+        )
+
+
+def _caveats_of_prevalence(material: ReportMaterial) -> Iterator[str]:
+    incidents = material.level(Level.INCIDENTS)
+    if incidents is None or material.hides_labels(Level.INCIDENTS):
+        return
+    prevalence = incidents.prevalence
+    if prevalence.apparent.numerator and prevalence.corrected.value is not None:
+        how = "by the labels" if _is_labelled(incidents) else "corrected for the answers' errors"
+        yield (
+            f"The share detected, {share_words(prevalence.apparent)} of the incidents, is not how common violence is: "
+            f"{how} it is {share_words(prevalence.corrected)}."
+        )
+    if _is_labelled(incidents):
+        return
+    if prevalence.includes_zero:
+        yield "The corrected interval includes zero: all that is detected may be false alarms."
+    yield from (f"{capital(remark)}." for remark in prevalence.remarks)
+
+
+def _caveats_of_errors(material: ReportMaterial) -> Iterator[str]:
+    flow = material.evaluation.flow
+    if flow.n_missing:
+        yield f"The experiment is not finished: {plural(flow.n_missing, 'narrative')} have not been asked about yet."
+    n_errors = sum(flow.errors.values())
+    if n_errors:
+        yield (
+            f"{plural(n_errors, 'narrative')} got no usable answer and are in no rate. Errors are seldom spread evenly "
+            "over texts; “Errors” shows where they fall."
+        )
