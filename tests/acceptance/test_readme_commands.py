@@ -21,7 +21,8 @@ MODULE = (sys.executable, "-m", "narrun_async")
 SCRIPT = (os.fspath(Path(sys.executable).with_name("narrun")),)
 COMMANDS = (
     *("run", "resume", "ingest", "migrate", "synth", "list", "show", "status", "export", "simulate"),
-    *("verify", "doctor", "browse", "metrics", "compare", "report", "sweep", "review"),
+    *("verify", "doctor", "browse", "metrics", "compare", "report", "sweep", "review", "batch", "screen", "estimate"),
+    *("migrate-config", "pause", "unpause", "set", "scrub", "purge"),
 )
 
 #: of the surrounding environment, whatever would change what the commands do
