@@ -12,6 +12,7 @@ UNSET_PYTHON := env -u PYTHONPATH -u PYTHONHOME
 
 CONFIG ?=
 ARGS   ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help analysis demo run resume test test-r test-r-exports test-crash test-desktop test-real reliability soak mutations check lint types layers format bench bench-auto lock clean
@@ -49,8 +50,8 @@ run: $(RUN_ENV) ## run an experiment (CONFIG=file.yaml, ARGS="--concurrency 16";
 resume: $(RUN_ENV) ## continue an experiment: RESUME=1 EXPERIMENT_ID=<id|latest> make resume
 	@RESUME=1 $(BIN)/python -m narrun_async run $(CONFIG) $(ARGS)
 
-test: $(DEV_ENV) ## run the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_ENV) ## run the test suite (JOBS=2 tests at a time)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 test-r: $(DEV_ENV) ## the old R readers, run by real R over their files and ours (needs R with RSQLite; two minutes)
 	@$(BIN)/python -m pytest -s -o pythonpath=tests/crash tests/r/old_readers.py $(ARGS)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from narrun_async.clock import utc_now
 from narrun_async.models import (
@@ -23,6 +24,10 @@ from narrun_async.models import (
 from narrun_async.ports import Store
 
 pytest_plugins = ["reliability"]
+
+# machines are shared: how long it takes to draw a case, or to try it, says nothing of the program
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 #: need programs that only `make test-desktop` and `make test-real` install; collected where they are named
 collect_ignore = ["desktop", "real"]

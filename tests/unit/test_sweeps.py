@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from narrun_async.config.sweeps import AXES, SweepCell, expand_sweep, label_of, parse_sweep, sweep_sha256
@@ -142,7 +142,6 @@ values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["sweep", "base", "matrix", "more"]), values))
 def test_any_document_ends_as_a_sweep_or_as_one_sentence(raw: dict[str, Any]) -> None:
     sentence = "s.yaml: "
