@@ -277,7 +277,7 @@ def test_poor_cohorts_are_compared_without_a_fall(cohorts: tuple[list[CohortRow]
                 assert measure.value is not None or measure.remark
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(*[st.sampled_from([0, 1])] * 3, st.sampled_from([None, 0, 1])), min_size=1, max_size=25))
 def test_a_comparison_turned_round_says_the_opposite(cases: list[tuple[int, int, int, int | None]]) -> None:
     kinds = [("le", "cme")[number % 2] for number in range(len(cases))]

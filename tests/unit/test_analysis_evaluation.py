@@ -341,7 +341,7 @@ MEASURES: dict[str, tables.Statistic] = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COHORT)
 def test_whatever_the_cohort_every_value_lies_in_its_interval_and_every_count_adds_up(rows: list[CohortRow]) -> None:
     report = evaluated(rows, Bootstrap(n_resamples=50, seed=1))

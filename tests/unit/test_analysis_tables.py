@@ -33,7 +33,7 @@ def vectors(cells: tuple[int, int, int, int]) -> tuple[list[int], list[int]]:
     return [1] * tp + [0] * fp + [1] * fn + [0] * tn, [1] * (tp + fp) + [0] * (fn + tn)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(FOUR_COUNTS)
 def test_measures_of_performance_equal_those_of_scikit_learn(cells: tuple[int, int, int, int]) -> None:
     tp, fp, fn, tn = cells
@@ -56,7 +56,7 @@ def test_measures_of_performance_equal_those_of_scikit_learn(cells: tuple[int, i
         assert float(measure(table(cells))) == pytest.approx(value, abs=1e-9), measure.__name__
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(FOUR_COUNTS, st.integers(0, 2**32 - 1))
 def test_measures_of_weighted_units_equal_those_of_scikit_learn(cells: tuple[int, int, int, int], seed: int) -> None:
     tp, fp, fn, tn = cells

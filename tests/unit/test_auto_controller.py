@@ -345,7 +345,7 @@ def play(auto: AutoConcurrency, events: Events) -> float:
     return now
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EVENTS)
 def test_limit_and_pace_stay_within_bounds_whatever_happens(events: Events) -> None:
     play(AutoConcurrency(start=4, maximum=64, now=0.0), events)
@@ -355,7 +355,7 @@ def test_limit_and_pace_stay_within_bounds_whatever_happens(events: Events) -> N
 RECOVERY_S = 2_400.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(EVENTS, st.sampled_from(["4 slots", "1 slot", "8 slots"]))
 def test_a_healthy_server_is_used_again_whatever_happened(events: Events, name: str) -> None:
     auto = AutoConcurrency(start=4, maximum=64, now=0.0)

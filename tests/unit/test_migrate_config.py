@@ -336,7 +336,7 @@ configurations = st.fixed_dictionaries(
 
 @example(document=yaml.safe_load(OLD), in_files=True)
 @given(document=configurations, in_files=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_configuration_says_the_same_in_its_new_form(document: dict[str, Any], in_files: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -354,7 +354,7 @@ def test_any_configuration_says_the_same_in_its_new_form(document: dict[str, Any
 
 
 @given(text=texts | blocks, value=json_values)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_and_any_value_comes_back_from_yaml(text: str, value: object) -> None:
     document = {"one": {"text": text, "value": value}, "two": {"text": text}}
     written = write_yaml(document, heading=text, comments={"one.text": [text], "two.gone": [text], "three": [text]})

@@ -90,7 +90,7 @@ def page_of(rows: Rows) -> tuple[object, frozenset[Withheld]]:
 # --- nothing small is shown ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(COHORTS)
 def test_no_count_of_people_below_the_limit_is_among_what_is_shown(rows: Rows) -> None:
     analysis = make_material(rows, suppress_below=BELOW).analysis

@@ -142,7 +142,7 @@ def test_whatever_the_cohort_there_is_a_report_and_it_shows_no_nonsense(
     assert not NONSENSE.search(told)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 60), st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 1.0]))
 def test_any_drawn_cohort_gives_a_page_whose_parts_have_names_of_their_own(n: int, seed: int, labelled: float) -> None:
     rows = draw_cohort(Rates(n_incidents=n, labelled=labelled, failed=0.2, missing=0.1), seed)

@@ -252,7 +252,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=_STEPS)
 def test_whatever_happens_slots_are_counted_right_and_none_is_left_unused(steps: list[tuple[str, int]]) -> None:
     async def scenario() -> None:

@@ -106,7 +106,7 @@ async def test_what_is_there_is_received_after_a_deadline_has_passed_and_nothing
     assert arrived == list(range(50))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     capacity=st.integers(0, 4),
     n_senders=st.integers(1, 5),
