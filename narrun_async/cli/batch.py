@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +23,7 @@ from narrun_async.cli.run import (
     RetryErrors,
     RetryErrorsOnly,
 )
-from narrun_async.cli.streams import flush_streams, print_line
+from narrun_async.cli.streams import end_with, say, tell
 from narrun_async.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def export(
         accept_restored=accept_restored,
     )
     limits = ShardLimits(max_requests=max_requests, max_bytes=max_bytes)
-    _carry_out(export_experiment(request, limits=limits, out=out, tell=_tell, say=_say))
+    end_with(export_experiment(request, limits=limits, out=out, tell=tell, say=say))
 
 
 @batch.command()
@@ -139,7 +137,7 @@ def submit(
         log_root=log_dir,
         accept_restored=accept_restored,
     )
-    _carry_out(submit_batches(request, resubmit=resubmit, tell=_tell))
+    end_with(submit_batches(request, resubmit=resubmit, tell=tell))
 
 
 @batch.command()
@@ -158,7 +156,7 @@ def poll(
     from narrun_async.app.batch_answers import poll_batches
 
     request = _request(experiment, database, numbers=numbers, api_url=api_url)
-    _carry_out(poll_batches(request, waits=wait, interval_s=interval, tell=_tell, say=_say))
+    end_with(poll_batches(request, waits=wait, interval_s=interval, tell=tell, say=say))
 
 
 @batch.command()
@@ -209,7 +207,7 @@ def collect(
         accepts_refusals=accept_refusals,
         deletes_remote=delete_remote,
     )
-    _carry_out(collect_batches(request, options, tell=_tell, say=_say))
+    end_with(collect_batches(request, options, tell=tell, say=say))
 
 
 @batch.command("list")
@@ -254,7 +252,7 @@ def cancel(
     from narrun_async.app.batches import cancel_batches
 
     request = _request(experiment, database, numbers=numbers, settle_s=settle, api_url=api_url, log_root=log_dir)
-    _carry_out(cancel_batches(request, abandons=abandon, tell=_tell))
+    end_with(cancel_batches(request, abandons=abandon, tell=tell))
 
 
 def _request(
@@ -276,23 +274,3 @@ def _request(
         **wanted,  # type: ignore[arg-type]  # the names are fields
     )
     return BatchRequest(run=run, environment=os.environ, numbers=numbers or (), settle_s=settle_s)
-
-
-def _carry_out(work: Coroutine[None, None, int]) -> None:
-    import anyio
-
-    async def carry_out() -> int:
-        return await work
-
-    try:
-        raise typer.Exit(int(anyio.run(carry_out)))
-    finally:
-        flush_streams()
-
-
-def _tell(line: str) -> None:
-    print_line(line, sys.stderr)
-
-
-def _say(line: str) -> None:
-    print_line(line, sys.stdout)

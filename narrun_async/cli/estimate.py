@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ import typer
 
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
 from narrun_async.cli.environment import read_concurrency, read_text
-from narrun_async.cli.run import Concurrency, Database, Rpm, Tpm
+from narrun_async.cli.run import Concurrency, Database, Rpm, Tpm, run_overrides
+from narrun_async.cli.streams import end_with, say, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -39,27 +39,16 @@ def estimate(
 
     They are spread evenly over the cohort. Prices come from `run.prices`. Without --keep nothing is written.
     """
-    import anyio
-
     from narrun_async.app.foretelling import estimate_experiment
 
     named = config or (Path(found) if (found := read_text("NARRUN_CONFIG")) else None)
-    flags = {
-        "concurrency": read_concurrency(concurrency),
-        "rpm": rpm,
-        "tpm": tpm,
-        "max_narratives": max_narratives,
-    }
     request = RunRequest(
         config_file=named or SMOKE_CONFIG,
         config_is_default=named is None,
         database=database,
-        overrides={f"run.{name}": value for name, value in flags.items() if value is not None},
+        overrides=run_overrides(
+            concurrency=read_concurrency(concurrency), rpm=rpm, tpm=tpm, max_narratives=max_narratives
+        ),
     )
 
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
-
-    raise typer.Exit(
-        anyio.run(partial(estimate_experiment, request, os.environ, k=k, keep=keep, tell=tell, say=typer.echo))
-    )
+    end_with(estimate_experiment(request, os.environ, k=k, keep=keep, tell=tell, say=say))

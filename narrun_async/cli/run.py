@@ -12,7 +12,7 @@ import typer
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
 from narrun_async.cli.data import NoDedupe
 from narrun_async.cli.environment import read_concurrency, read_switch, read_text
-from narrun_async.cli.streams import flush_streams, outlive_terminal, print_line
+from narrun_async.cli.streams import end_with, outlive_terminal, say, tell
 
 Database = Annotated[
     Path | None,
@@ -262,23 +262,9 @@ def run_overrides(**flags: object) -> dict[str, object]:
 
 
 def _carry_out(request: RunRequest, *, dry_run: bool) -> None:
-    import anyio
-
     from narrun_async.app.running import preview_run, run_experiment
 
-    def tell(line: str) -> None:
-        print_line(line, sys.stderr)
-
-    def say(line: str) -> None:
-        print_line(line, sys.stdout)
-
-    async def carry_out() -> int:
-        if dry_run:
-            return await preview_run(request, os.environ, tell=tell)
-        outlive_terminal()
-        return await run_experiment(request, os.environ, tell=tell, say=say, interactive=sys.stderr.isatty())
-
-    try:
-        raise typer.Exit(anyio.run(carry_out))
-    finally:
-        flush_streams()
+    if dry_run:
+        end_with(preview_run(request, os.environ, tell=tell))
+    outlive_terminal()
+    end_with(run_experiment(request, os.environ, tell=tell, say=say, interactive=sys.stderr.isatty()))

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+import typer
 
 _STREAM_IS_GONE = (OSError, ValueError)
 
@@ -32,6 +35,29 @@ def open_missing_streams() -> None:
 def outlive_terminal() -> None:
     """Ignore SIGHUP: closing the terminal is no request to stop."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def end_with(work: Coroutine[None, None, int]) -> NoReturn:
+    """Do the work, and exit with the code that it comes to."""
+    import anyio
+
+    async def to_its_end() -> int:
+        return int(await work)
+
+    try:
+        raise typer.Exit(anyio.run(to_its_end))
+    finally:
+        flush_streams()
+
+
+def tell(line: str) -> None:
+    """On standard error: what is going on."""
+    print_line(line, sys.stderr)
+
+
+def say(line: str) -> None:
+    """On standard output: what was asked for."""
+    print_line(line, sys.stdout)
 
 
 def print_line(line: str, stream: TextIO) -> None:

@@ -24,7 +24,7 @@ from narrun_async.cli.run import (
     Tpm,
     run_overrides,
 )
-from narrun_async.cli.streams import flush_streams, outlive_terminal, print_line
+from narrun_async.cli.streams import end_with, outlive_terminal, say, tell
 
 MaxTokensTotal = Annotated[
     int | None,
@@ -67,8 +67,6 @@ def sweep(
     that was stopped or killed. The table goes to standard output, everything else to standard error; exit codes as for
     `run`, the worst of all experiments.
     """
-    import anyio
-
     from narrun_async.app.sweeping import SweepRequest, preview_sweep, run_sweep
 
     request = SweepRequest(
@@ -90,19 +88,7 @@ def sweep(
         export_root=export_dir,
     )
 
-    def tell(line: str) -> None:
-        print_line(line, sys.stderr)
-
-    def say(line: str) -> None:
-        print_line(line, sys.stdout)
-
-    async def carry_out() -> int:
-        if dry_run:
-            return await preview_sweep(request, os.environ, tell=tell)
-        outlive_terminal()
-        return await run_sweep(request, os.environ, tell=tell, say=say, interactive=sys.stderr.isatty())
-
-    try:
-        raise typer.Exit(anyio.run(carry_out))
-    finally:
-        flush_streams()
+    if dry_run:
+        end_with(preview_sweep(request, os.environ, tell=tell))
+    outlive_terminal()
+    end_with(run_sweep(request, os.environ, tell=tell, say=say, interactive=sys.stderr.isatty()))
