@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -49,7 +50,9 @@ def check_endpoint(config: ExperimentConfig, environment: Mapping[str, str], *, 
     """
     expand_fields(config.model.headers, environment, key="model.headers")
     if config.model.provider_kind is not ProviderKind.SIMULATED:
-        endpoint_url(config, environment, api_url=api_url)
+        _refuse_remote_literal(
+            endpoint_url(config, environment, api_url=api_url), allow_remote=config.privacy.allow_remote
+        )
         _api_key(config, environment)
     elif api_url is not None:
         raise UsageError("--api-url has no place in a simulated experiment")
@@ -184,6 +187,23 @@ async def require_allowed_address(url: str, *, allow_remote: bool) -> None:
             f"{host} is {', '.join(addresses)}; calls may go to this machine and private addresses only",
             advice="give another address with --api-url, or name a configuration with --config that says"
             " `privacy.allow_remote: true` and who approved it; nothing was changed",
+        )
+
+
+def _refuse_remote_literal(url: str, *, allow_remote: bool) -> None:
+    """What a name leads to is known when it is dialled; where the address itself is given, it is known at once."""
+    from narrun_async.providers.egress import address_is_allowed
+
+    host = urlsplit(url).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if not address_is_allowed(host, allow_remote=allow_remote):
+        raise ConfigurationError(
+            f"calls may go to this machine and private addresses only, and {host} is none",
+            advice="correct `model.api_url`, or set `privacy.allow_remote: true` and say in `privacy.approval_note` who"
+            " approved it; nothing was changed",
         )
 
 

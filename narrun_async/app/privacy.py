@@ -49,7 +49,8 @@ async def scrub_database(database: Path, *, dry_run: bool, confirm: Confirm, tel
         confirm(database)
         record = await scrub(store, host=socket.gethostname())
         batch_files = await _batch_files(store)
-    _tell_all(scrub_done_lines(record, _backups(database), batch_files), tell)
+    workbooks = [Path(one) for one in (await read_footprint(database)).workbooks]
+    _tell_all(scrub_done_lines(record, _backups(database), batch_files, workbooks), tell)
 
 
 async def purge_database(
@@ -120,6 +121,7 @@ def _beyond(path: Path, footprint: Footprint, found: FoundFiles) -> list[str]:
         backups=[str(one) for one in _backups(path)],
         exports=footprint.exports,
         batch_files=[one for one in footprint.batch_files if one not in ours and Path(one).exists()],
+        workbooks=footprint.workbooks,
         remote_files=footprint.remote_files,
         sources=footprint.sources,
         endpoints=footprint.endpoints,

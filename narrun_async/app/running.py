@@ -12,6 +12,7 @@ from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint, require_allowed_address
 from narrun_async.app.evaluating import lines_at_the_end
+from narrun_async.app.invocation import this_program
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
     NothingToDo,
@@ -283,4 +284,4 @@ def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell, *, label: str 
     elif plan.selection is Selection.MISSING_AND_ERRORS:
         option = f"{option} --retry-errors"
     tell(f"{label}  {place}RESUME=1 EXPERIMENT_ID={experiment.experiment_id} make resume")
-    tell(f"{'or':>{len(label)}}  python -m narrun_async resume {experiment.experiment_id}{option}")
+    tell(f"{'or':>{len(label)}}  {this_program()} resume {experiment.experiment_id}{option}")

@@ -15,6 +15,7 @@ from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
+from narrun_async.app.invocation import this_program
 from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, take_in_source, take_up
 from narrun_async.app.running import Tell, export_files, preview_new, tell_plan
 from narrun_async.app.working import work_on
@@ -137,7 +138,7 @@ async def run_sweep(
     if exit_code is ExitCode.COMPLETED:
         exit_code = max(map(_code_of, rows))
     if exit_code > ExitCode.COMPLETED_WITH_ERRORS:
-        tell(f"to go on:  python -m narrun_async sweep {shlex.quote(str(request.sweep_file))}")
+        tell(f"to go on:  {this_program()} sweep {shlex.quote(str(request.sweep_file))}")
     return exit_code
 
 

@@ -42,9 +42,10 @@ Probe = Callable[[], Awaitable[CallFailure | None]]
 class _Episode:
     """One time of the breaker being open."""
 
-    def __init__(self) -> None:
+    def __init__(self, trouble: str) -> None:
         self.over = anyio.Event()
         self.stopped = False
+        self.trouble = trouble
 
 
 class CircuitBreaker:
@@ -89,6 +90,11 @@ class CircuitBreaker:
     @property
     def is_open(self) -> bool:
         return self._episode is not None
+
+    @property
+    def trouble(self) -> str | None:
+        """What the last call or probe met, in our words; None while the breaker is closed."""
+        return None if self._episode is None else self._episode.trouble
 
     @property
     def is_recovering(self) -> bool:
@@ -176,12 +182,12 @@ class CircuitBreaker:
             await self.wait_closed()
             return False
         RUN_LOG.warning("the breaker opens: %s", failure.message)
-        self._episode = episode = _Episode()
+        self._episode = episode = _Episode(failure.message)
         self._on_change(True)
         self._slots.narrow()
         was_recovering, self._recovering = self._recovering, True
         try:
-            well_at_once = await self._probe_until_well(failure)
+            well_at_once = await self._probe_until_well(failure, episode)
         except BaseException:
             episode.stopped = True
             raise
@@ -197,11 +203,12 @@ class CircuitBreaker:
             self._on_change(False)
             episode.over.set()
 
-    async def _probe_until_well(self, failure: CallFailure) -> bool:
+    async def _probe_until_well(self, failure: CallFailure, episode: _Episode) -> bool:
         pause_s = FIRST_PAUSE_S
         probes = 0
         problem: CallFailure | None = failure
         while problem is not None:
+            episode.trouble = problem.message
             if probes:
                 jittered_s = pause_s * self._rng.uniform(0.5, 1.0)
                 self._patience.spend(problem.message, coming_wait_s=jittered_s)

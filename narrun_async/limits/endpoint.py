@@ -129,7 +129,7 @@ class EndpointLimits:
         if self._pauses:
             return self._pauses[0]
         if self.breaker.is_open:
-            return "the endpoint is not well"
+            return f"the endpoint is not well ({self.breaker.trouble})"
         return "the endpoint is overloaded" if self.gate.is_closed else None
 
     @property

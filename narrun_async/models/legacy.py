@@ -128,6 +128,8 @@ class Migrated:
     backup: Path | None = None
     #: results that could not stay beside others of the same narrative
     set_aside: Sequence[SetAside] = ()
+    #: the file, which others can read as they could before; None where they cannot, or nothing was done
+    open_to_others: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,7 +179,11 @@ def call_error(error: aiohttp.ClientError | OSError) -> CallError:
             reason = getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or "handshake failed"
             return CallError(CallProblem.TLS, f"no trusted TLS connection to the endpoint: {reason}")
         case aiohttp.InvalidURL() | aiohttp.ClientConnectorError(os_error=EgressRefusedError()):
-            return CallError(CallProblem.EGRESS, "the address of the endpoint is not one that may be dialled")
+            return CallError(
+                CallProblem.EGRESS,
+                "the address of the endpoint is not one that may be dialled: this machine and private addresses only,"
+                " unless `privacy.allow_remote` was set when the experiment was created",
+            )
         case aiohttp.ClientConnectorDNSError():
             return CallError(CallProblem.UNREACHABLE, "the name of the endpoint cannot be resolved")
         case aiohttp.ClientConnectorError(os_error=cause):

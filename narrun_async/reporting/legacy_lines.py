@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from narrun_async.models import IdLeft, IdPlan, IdRepair, Inheritance, Migrated, SetAside
 from narrun_async.reporting.wording import printable
@@ -19,7 +21,15 @@ def migrated_lines(migrated: Migrated) -> list[str]:
     return [
         f"the database was brought up to date; the file as it was: {printable(str(migrated.backup))}",
         *set_aside_lines(migrated.set_aside),
+        *_open_lines(migrated.open_to_others),
     ]
+
+
+def _open_lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    name = printable(shlex.quote(str(path)))
+    return [f"NOTE: others can read the database, as they could before; `chmod 600 {name}` keeps them out"]
 
 
 def set_aside_lines(reports: Sequence[SetAside]) -> list[str]:

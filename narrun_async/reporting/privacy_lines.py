@@ -35,10 +35,14 @@ def scrub_plan_lines(database: Path, holdings: TextHoldings, open_batches: Seque
 
 
 def scrub_done_lines(
-    record: ScrubRecord | None, backups: Sequence[Path], batch_files: Sequence[Path] = ()
+    record: ScrubRecord | None,
+    backups: Sequence[Path],
+    batch_files: Sequence[Path] = (),
+    workbooks: Sequence[Path] = (),
 ) -> list[str]:
     """What was done, and what still holds the texts."""
     held = [f"NOTE: this batch file still holds texts: {printable(str(path))}" for path in batch_files]
+    held += [f"NOTE: this workbook of a reviewer still holds texts: {printable(str(path))}" for path in workbooks]
     if record is None:
         return ["there was no text; the file was written anew", *held]
     lines = [
@@ -60,6 +64,8 @@ def purge_plan_lines(found: FoundFiles, beyond: Sequence[str]) -> list[str]:
     lines = [f"{len(found.files)} files are overwritten once and removed:"]
     lines += [f"  {printable(str(path))}" for path in found.files]
     lines += [f"  {printable(str(path))}  (directory, if it is empty then)" for path in found.directories]
+    if found.directories:
+        lines.append("NOTE: a copy of this database that lives on has the same log files; it would lose its journal")
     if found.left:
         lines.append("left alone:")
         lines += [f"  {printable(one.path)}: {printable(one.why)}" for one in found.left]

@@ -149,6 +149,13 @@ def test_a_run_with_a_name_that_leads_away_stops_with_one_sentence_and_sends_not
     measured("a whole run: exit 78, 0 rows, 0 connects")
 
 
+def test_an_address_that_may_not_be_dialled_is_refused_before_anything_is_made(workplace: Workplace) -> None:
+    config = workplace.write_config(url="http://8.8.8.8:9/v1", narratives=workplace.write_narratives(5))
+    refused = workplace.run("run", str(config)).expect(78)
+    assert "8.8.8.8 is none" in refused.err and "privacy.allow_remote" in refused.err
+    assert not workplace.database.exists() and not (workplace.directory / "logs").exists()
+
+
 def test_the_trace_would_show_an_address_that_is_dialled(workplace: Workplace) -> None:
     told, addresses = dial(workplace, ["http://127.9.9.9:9/v1"])
     assert told == {"http://127.9.9.9:9/v1": ["UNREACHABLE", "UNREACHABLE"]}

@@ -17,6 +17,7 @@ import openpyxl
 import pytest
 
 from narrun_async.app.evaluating import EvaluationRequest, tell_metrics
+from narrun_async.app.privacy import purge_database, scrub_database
 from narrun_async.app.reviewing import (
     Readers,
     adjudicate_review,
@@ -187,6 +188,17 @@ async def test_sample_fill_import_adjudicate_and_every_label_is_final(database: 
     assert {row["item_key"] for row in rows} == set(keys)
     assert target.stat().st_mode & 0o777 == 0o600
     assert "narrative_text" not in rows[0]
+
+
+async def test_scrubbing_and_purging_name_the_workbooks_which_hold_narratives(database: Path, told: list[str]) -> None:
+    paths = await draw(database, told)
+    said: list[str] = []
+    await purge_database(database, certificate=None, dry_run=True, confirm=lambda _: None, tell=said.append)
+    beyond = said[said.index("out of reach:") :]
+    assert all(any(str(path) in line for line in beyond) for path in paths)
+    said.clear()
+    await scrub_database(database, dry_run=False, confirm=lambda _: None, tell=said.append)
+    assert all(any(str(path) in line and "still holds texts" in line for line in said) for path in paths)
 
 
 async def test_final_labels_feed_the_metrics_with_the_weights_of_the_sample(database: Path, told: list[str]) -> None:

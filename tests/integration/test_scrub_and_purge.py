@@ -312,9 +312,11 @@ async def test_a_database_of_the_version_before_is_scrubbed_after_its_migration(
     async with open_finished() as finished:
         change(finished.path, "DROP TABLE scrubs", "PRAGMA user_version = 2")
         told: list[str] = []
+        finished.path.chmod(0o644)
         await scrub_database(finished.path, dry_run=False, confirm=no_answer, tell=told.append)
         with closing(sqlite3.connect(finished.path)) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert any(f"chmod 600 {finished.path}" in line for line in told)
         assert any(".bak" in line for line in told)  # the migration made one, and it holds the texts
 
 

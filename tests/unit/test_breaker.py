@@ -130,7 +130,8 @@ async def test_an_unreachable_endpoint_opens_the_breaker_at_once_and_nobody_pays
     world.down_for(100)
     failing = [asyncio.create_task(world.fail(failure(FailureClass.UNREACHABLE))) for _ in range(8)]
     await asyncio.sleep(0)
-    assert (world.breaker.is_open, world.limits.waiting_for is None) == (True, False)
+    assert world.breaker.is_open
+    assert world.limits.waiting_for == "the endpoint is not well (a unreachable)"
     assert await asyncio.gather(*failing) == [SPARED] * 8
     assert (world.breaker.is_open, world.limits.waiting_for is None) == (False, True)
 

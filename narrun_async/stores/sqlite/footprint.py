@@ -34,6 +34,8 @@ class Footprint:
     endpoints: Sequence[str]
     #: files of requests, wherever they were put
     batch_files: Sequence[str] = ()
+    #: what readers of a review were given, where it was put at first
+    workbooks: Sequence[str] = ()
     #: what providers were given or made of batches, and batches that they may still work on, by their ids
     remote_files: Sequence[str] = ()
 
@@ -62,6 +64,9 @@ async def read_footprint(path: Path) -> Footprint:
             if "batches" in names:
                 batches = [dict(row) for row in await reader.execute_fetchall("SELECT * FROM batches")]
             endpoints += [one["api_url"] for one in batches]
+            workbooks: list[object] = []
+            if "review_workbooks" in names:
+                workbooks = await _column(reader, "SELECT path FROM review_workbooks")
             sources = await _column(reader, "SELECT DISTINCT data_source FROM source_narratives")
     finally:
         await reader.close()
@@ -75,6 +80,7 @@ async def read_footprint(path: Path) -> Footprint:
         sources=_texts(sources),
         endpoints=_texts(endpoints),
         batch_files=_texts([one["input_path"] for one in batches]),
+        workbooks=_texts(workbooks),
         remote_files=_texts(
             [one[column] for one in batches for column in ("remote_file_id", "output_file_id", "error_file_id")]
             + [one["remote_batch_id"] for one in batches if one["state"] != BatchState.CLOSED.value]

@@ -236,7 +236,11 @@ async def migrate(connection: aiosqlite.Connection, path: Path) -> Migrated:
             # Whatever columns the results have now, those that are set aside have, too.
             await create_legacy_tables(connection)
             await connection.execute(f"PRAGMA user_version = {number + 1}")
-    return Migrated(backup=backup, set_aside=() if version else await list_reports(connection))
+    return Migrated(
+        backup=backup,
+        set_aside=() if version else await list_reports(connection),
+        open_to_others=path if backup is not None and path.stat().st_mode & 0o077 else None,
+    )
 
 
 async def back_up(connection: aiosqlite.Connection, path: Path) -> Path:

@@ -1,0 +1,14 @@
+"""How this program is called from here, for the commands that it proposes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def this_program() -> str:
+    """With the Python that runs it, for another one may not have it: `.venv/bin/python -m narrun_async`."""
+    python, here = Path(sys.executable), Path.cwd()
+    shown = python.relative_to(here) if python.is_relative_to(here) else python
+    return f"{shlex.quote(str(shown))} -m narrun_async"
