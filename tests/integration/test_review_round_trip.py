@@ -209,6 +209,7 @@ async def test_final_labels_feed_the_metrics_with_the_weights_of_the_sample(data
     assert (confusion["tp"], confusion["tn"]) == (pytest.approx(11), pytest.approx(44))
     assert (confusion["fp"], confusion["fn"]) == (0, 0)
     assert level["prevalence"]["labelled"]["value"] == pytest.approx(11 / 55)
+    assert level["performance"]["sensitivity"]["interval"]["method"] == "mover"  # drawn by the answers, and told so
     assert any("nothing is said of incidents" in remark for remark in report["remarks"])
 
 
