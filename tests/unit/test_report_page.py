@@ -99,6 +99,15 @@ def test_where_every_answer_has_a_label_nothing_is_said_to_be_corrected() -> Non
     assert "corrected" not in told
 
 
+def test_what_the_labels_say_is_not_what_a_correction_from_elsewhere_says() -> None:
+    """Every incident is labelled, 11.88 % of them yes; a sensitivity from a paper would make something else of it."""
+    known = Validity(
+        sensitivity=Share(value=0.5, n_effective=48), specificity=Share(value=0.9, n_effective=356), source="a paper"
+    )
+    told = words(BEST, "in-brief", find_validity=lambda units: known)
+    assert "by the labels it is 11.88 %" in told
+
+
 def test_how_many_experiments_were_judged_on_the_same_labels_is_said() -> None:
     assert "52 experiments were judged" in words(BEST, "in-brief", n_configurations=52)
     assert "experiments were judged" not in words(BEST, "in-brief")
@@ -369,6 +378,13 @@ def test_the_paragraphs_claim_nothing_that_was_not_done() -> None:
     told = " ".join([*methods_sentences(material), *results_sentences(material)])
     for claim in ("bootstrap", "Rogan", "compared with", "asked again", "sensitivity", "placeholder", "named itself"):
         assert claim not in told
+
+
+def test_where_every_answer_has_a_label_the_paragraphs_claim_no_correction() -> None:
+    material = make_material(BEST)
+    told = " ".join([*methods_sentences(material), *results_sentences(material)])
+    assert "By the labels, the share of incidents is 11.88 %" in told
+    assert "Rogan" not in told and "orrected" not in told.replace("bias-corrected", "")
 
 
 def test_a_setting_that_was_not_set_is_not_in_the_methods() -> None:

@@ -54,7 +54,7 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if narratives is not None:
         yield _detected_card(narratives, "Narratives detected", "Share of the narratives with an answer")
     if incidents is not None:
-        yield _labelled_card(incidents) if _is_labelled(incidents) else _corrected_card(material, incidents)
+        yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
         yield _performance_card(narratives, "sensitivity", "Sensitivity", "labelled yes were detected")
         yield _performance_card(narratives, "specificity", "Specificity", "labelled no were left alone")
@@ -71,11 +71,6 @@ def _detected_card(level: LevelReport, label: str, what: str) -> Card:
         value=percent_of(apparent.value),
         detail=f"{parts(apparent)}; 95 % interval {interval}. {what}.",
     )
-
-
-def _is_labelled(level: LevelReport) -> bool:
-    """Every answer has a label, so that the labels themselves say how common it is."""
-    return level.counts.n_evaluated == level.counts.n_answered > 0
 
 
 def _labelled_card(level: LevelReport) -> Card:
@@ -171,13 +166,15 @@ def _caveats_of_prevalence(material: ReportMaterial) -> Iterator[str]:
     if incidents is None or material.hides_labels(Level.INCIDENTS):
         return
     prevalence = incidents.prevalence
-    if prevalence.apparent.numerator and prevalence.corrected.value is not None:
-        how = "by the labels" if _is_labelled(incidents) else "corrected for the answers' errors"
+    known, how = prevalence.corrected, "corrected for the answers' errors"
+    if incidents.counts.is_all_evaluated:
+        known, how = prevalence.labelled, "by the labels"
+    if prevalence.apparent.numerator and known.value is not None:
         yield (
             f"The share detected, {share_words(prevalence.apparent)} of the incidents, is not how common violence is: "
-            f"{how} it is {share_words(prevalence.corrected)}."
+            f"{how} it is {share_words(known)}."
         )
-    if _is_labelled(incidents):
+    if incidents.counts.is_all_evaluated:
         return
     if prevalence.includes_zero:
         yield "The corrected interval includes zero: all that is detected may be false alarms."

@@ -181,7 +181,7 @@ def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
 
 def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
     corrected, validity = incidents.prevalence.corrected, incidents.prevalence.validity
-    if corrected.value is None or validity is None:
+    if corrected.value is None or validity is None or _needs_no_correction(incidents):
         return
     interval = best_interval(corrected)
     which = f"; the interval is {method_name(interval)}" if interval is not None else ""
@@ -189,6 +189,12 @@ def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
         "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
         f"from {clean(validity.source)}{which}."
     )
+
+
+def _needs_no_correction(level: LevelReport) -> bool:
+    """The labels say the share themselves, and no sensitivity from elsewhere was brought to bear."""
+    validity = level.prevalence.validity
+    return level.counts.is_all_evaluated and (validity is None or validity.is_own)
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -213,12 +219,18 @@ def results_sentences(material: ReportMaterial) -> Iterator[str]:
     judged = narratives if narratives is not None and narratives.counts.n_evaluated else incidents
     if judged is not None:
         yield from _accuracy_sentences(judged)
-    if incidents is None:
+    if incidents is not None:
+        yield from _prevalence_sentences(incidents)
+
+
+def _prevalence_sentences(incidents: LevelReport) -> Iterator[str]:
+    prevalence = incidents.prevalence
+    if incidents.counts.is_all_evaluated:
+        yield f"By the labels, the share of incidents is {share_words(prevalence.labelled)}."
+    if prevalence.corrected.value is None or prevalence.validity is None or _needs_no_correction(incidents):
         return
-    corrected = incidents.prevalence.corrected
-    if corrected.value is not None and incidents.prevalence.validity is not None:
-        zero = ", which includes zero" if incidents.prevalence.includes_zero else ""
-        yield f"Corrected for the answers' errors, the share of incidents is {share_words(corrected)}{zero}."
+    zero = ", which includes zero" if prevalence.includes_zero else ""
+    yield f"Corrected for the answers' errors, the share of incidents is {share_words(prevalence.corrected)}{zero}."
 
 
 def _counted(measure: Measure, what: str) -> str:
