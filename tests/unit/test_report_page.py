@@ -25,6 +25,7 @@ from made_up_reports import (
 )
 
 from narrun_async.analysis.breakdowns import rank_indicators
+from narrun_async.analysis.cohort import Label, LabelSet
 from narrun_async.analysis.evaluation_tree import Validity
 from narrun_async.analysis.values import Share
 from narrun_async.models import (
@@ -326,26 +327,59 @@ def test_flips_of_canaries_are_told_with_their_number() -> None:
     assert "2 of 10 answers (20.00 %) came out the other way" in told
 
 
+REVIEW = ReviewFacts(
+    review_id=3,
+    drawn_at="2026-03-06T09:00:00",
+    seed=5,
+    strata="predicted,confidence",
+    allocation="equal",
+    n_population=404,
+    n_drawn=40,
+    n_final=38,
+    n_adjudicated=2,
+    n_disputed=0,
+    n_readers=2,
+    n_blinded=2,
+    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)],
+    is_used=True,
+)
+
+
 def test_readers_of_a_review_have_numbers_and_no_names() -> None:
-    pair = ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)
-    review = ReviewFacts(
-        review_id=3,
-        drawn_at="2026-03-06T09:00:00",
-        seed=5,
-        strata="predicted,confidence",
-        allocation="equal",
-        n_population=404,
-        n_drawn=40,
-        n_final=38,
-        n_adjudicated=2,
-        n_disputed=0,
-        n_readers=2,
-        n_blinded=2,
-        pairs=[pair],
-        is_used=True,
-    )
-    told = words(BEST, "review", reviews=[review])
+    told = words(BEST, "review", reviews=[REVIEW])
     assert "36 of 38" in told and "1 and 2" in told and "yardstick of this report" in told
+
+
+def reviewed_rows() -> tuple[list[CohortRow], LabelSet]:
+    """20 of 100 detected and 20 of 900 others were read: 12 and 2 are labelled yes."""
+    rows = [make_row(f"case{n}", detected=int(n < 100), confidence=0.9) for n in range(1_000)]
+    labels = {
+        (f"case{first + n}", "cme"): Label(is_positive=n < n_yes, weight=weight)
+        for first, n_yes, weight in ((0, 12, 5.0), (100, 2, 45.0))
+        for n in range(20)
+    }
+    return rows, LabelSet(name="review 3", narratives=labels, incidents={}, is_drawn_by_answer=True)
+
+
+def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives() -> None:
+    """12 of 20 and 2 of 20 labels stand for 60 of 100 and 90 of 900; nobody labelled 100 detected narratives."""
+    rows, labels = reviewed_rows()
+    told = words_of_page(page(rows, labels=labels, reviews=[REVIEW]))
+    assert "40 of the 1,000 answers were drawn at random" in told and "as 40 labels say of all" in told
+    assert "of the 100 detected narratives that the labels stand for, 40 would be labelled no" in told
+    assert "the counts below are estimates" in told and "is an estimate for all narratives" in told
+    for claim in ("detected narratives with a label", "of 1,000 with a label", "nobody has looked", "part only"):
+        assert claim not in told
+
+
+def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> None:
+    rows, labels = reviewed_rows()
+    told = " ".join(methods_sentences(make_material(rows, labels=labels, reviews=[REVIEW])))
+    assert "a random sample, stratified by predicted, confidence, of the 404 narratives" in told
+    assert "inverse of their chance" in told and "2 narratives without a final label" in told
+    assert "recovered from those of PPV and NPV" in told
+    of_all = " ".join(methods_sentences(make_material(BEST)))
+    assert "random sample" not in of_all and "recovered" not in of_all
 
 
 # --- paragraphs for a paper ------------------------------------------------------------------------------------------

@@ -56,9 +56,10 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if incidents is not None:
         yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
-        yield _performance_card(narratives, "sensitivity", "Sensitivity", "labelled yes were detected")
-        yield _performance_card(narratives, "specificity", "Specificity", "labelled no were left alone")
-        yield _performance_card(narratives, "ppv", "Precision", "detected and labelled were right")
+        weighed = "" if material.review is None else f", as {narratives.counts.n_evaluated:,} labels say of all"
+        yield _performance_card(narratives, "sensitivity", "Sensitivity", f"labelled yes were detected{weighed}")
+        yield _performance_card(narratives, "specificity", "Specificity", f"labelled no were left alone{weighed}")
+        yield _performance_card(narratives, "ppv", "Precision", f"detected and labelled were right{weighed}")
 
 
 def _detected_card(level: LevelReport, label: str, what: str) -> Card:
@@ -136,7 +137,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
             "share detected must not be reported as a prevalence."
         )
         return
-    if narratives.counts.n_evaluated < narratives.counts.n_answered:
+    if material.review is not None:
+        yield (
+            f"{narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers were drawn at random "
+            "and held against a label from people. Each stands for others like it, and counts as many times."
+        )
+    elif narratives.counts.n_evaluated < narratives.counts.n_answered:
         yield (
             f"Only {narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers can be held "
             "against a label from people. Whether the others are as good, nobody has looked."
@@ -144,9 +150,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
     ppv = narratives.performance.ppv
     if ppv.value is not None and ppv.numerator is not None and ppv.denominator is not None:
         n_false = round(ppv.denominator - ppv.numerator, 1)
+        with_label, are = "with a label", "are labelled no"
+        if material.review is not None:
+            with_label, are = "that the labels stand for", "would be labelled no"
         yield (
-            f"Not every yes is right: of the {ppv.denominator:,.0f} detected narratives with a label, {n_false:,.0f} "
-            "are labelled no. Where violence is rare, false alarms can outnumber true ones."
+            f"Not every yes is right: of the {ppv.denominator:,.0f} detected narratives {with_label}, {n_false:,.0f} "
+            f"{are}. Where violence is rare, false alarms can outnumber true ones."
         )
     kappa, observed = narratives.agreement.kappa.value, narratives.agreement.observed.value
     if kappa is not None and observed is not None:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Level, LevelReport
 from narrun_async.analysis.report_tree import Withheld
-from narrun_async.analysis.values import Measure
+from narrun_async.analysis.values import Measure, Method
 from narrun_async.models import text_sha256
 from narrun_async.reporting.html.blocks import Aside, Block, Heading, Paragraph, Quotation, Section, Tone
 from narrun_async.reporting.html.material import ReportMaterial
@@ -171,11 +171,32 @@ def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
     if main[0] is not None and judged is main[0].counts:
         how_many = f"{plural(judged.n_evaluated, 'narrative')} of {how_many}"
     yield f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for {how_many}."
+    yield from _review_sentences(material)
     if evaluation.n_resamples:
         of_what = "narratives" if material.hides(Withheld.CLUSTERS) else "incidents"
         yield (
             "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
             f"accelerated bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+        )
+
+
+def _review_sentences(material: ReportMaterial) -> Iterator[str]:
+    review = material.review
+    if review is None:
+        return
+    strata = f", stratified by {clean(review.strata.replace(',', ', '))}," if review.strata else ""
+    yield (
+        f"These were a random sample{strata} of the {review.n_population:,} narratives with an answer; labels were "
+        "weighted by the inverse of their chance to be drawn (Horvitz and Thompson)."
+    )
+    if n_without := review.n_drawn - review.n_final:
+        yield f"{plural(n_without, 'narrative')} without a final label were stood for by others of the same stratum."
+    narratives = material.level(Level.NARRATIVES)
+    interval = None if narratives is None else narratives.performance.sensitivity.interval
+    if interval is not None and interval.method is Method.MOVER:
+        yield (
+            "The sample was drawn by the answers, so intervals of sensitivity, specificity and agreement were "
+            "recovered from those of PPV and NPV (Begg and Greenes; Donner and Zou)."
         )
 
 
