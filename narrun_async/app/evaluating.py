@@ -100,6 +100,11 @@ async def load_evaluation(
     remarks: Sequence[str] = ()
     if request.validated_by is not None:
         other = await find_shown(store, request.validated_by)
+        if other.experiment_id == experiment.experiment_id and request.review is None:
+            raise UsageError(
+                "--validated-by names the experiment itself",
+                advice="leave it out: its own labels are taken by themselves, and not for those of others",
+            )
         find_validity = _validity_of_another(other, await load_cohort_rows(store, other), request.suppress_below)
         remarks = _differences(experiment, other)
     elif request.sensitivity is not None and request.specificity is not None:

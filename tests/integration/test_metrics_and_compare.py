@@ -173,6 +173,7 @@ def test_sensitivity_and_specificity_may_come_from_another_experiment(database: 
         (["--validated-by", "00000001", "--sensitivity", "1/2", "--specificity", "1/2"], "both say where"),
         (["--of-incidents"], "which are not given"),
         (["--validated-by", "99999999"], "no experiment answers"),
+        (["--validated-by", "00000001"], "names the experiment itself"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_in_one_sentence(

@@ -398,6 +398,17 @@ def test_the_methods_paragraph_says_what_was_done_with_the_numbers_of_the_databa
     assert "50 resamples, seed 1" in told
 
 
+def test_the_methods_paragraph_says_whose_the_interval_of_kappa_is() -> None:
+    """Of narratives it is the bootstrap's where an incident has two of them."""
+    alone = " ".join(methods_sentences(make_material(BEST, n_resamples=50)))
+    assert "kappa is that of Fleiss" in alone and "balanced accuracy and Cohen's kappa" not in alone
+    in_pairs = [
+        replace(row, incident_id=f"case{n // 2}", narrative_type=("cme", "le")[n % 2]) for n, row in enumerate(BEST)
+    ]
+    together = " ".join(methods_sentences(make_material(in_pairs, n_resamples=50)))
+    assert "balanced accuracy and Cohen's kappa" in together and "Fleiss" not in together
+
+
 def test_the_results_paragraph_gives_each_share_with_counts_and_interval() -> None:
     told = " ".join(results_sentences(make_material(BEST)))
     assert "Of 404 eligible narratives, 404 (100.00 %) were answered." in told

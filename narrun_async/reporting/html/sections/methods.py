@@ -164,20 +164,25 @@ def _allowance(material: ReportMaterial) -> str:
 def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
     evaluation = material.evaluation
     main = [material.level(one) for one in (Level.NARRATIVES, Level.INCIDENTS)]
-    judged = next((level.counts for level in main if level is not None and level.counts.n_evaluated), None)
+    judged = next((level for level in main if level is not None and level.counts.n_evaluated), None)
     if judged is None:
         return
-    how_many = plural(judged.n_clusters, "incident")
-    if main[0] is not None and judged is main[0].counts:
-        how_many = f"{plural(judged.n_evaluated, 'narrative')} of {how_many}"
+    how_many = plural(judged.counts.n_clusters, "incident")
+    if judged.level is Level.NARRATIVES:
+        how_many = f"{plural(judged.counts.n_evaluated, 'narrative')} of {how_many}"
     yield f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for {how_many}."
     yield from _review_sentences(material)
+    of_kappa = best_interval(judged.agreement.kappa)
+    is_resampled = of_kappa is not None and of_kappa.method is Method.BCA
     if evaluation.n_resamples:
         of_what = "narratives" if material.hides(Withheld.CLUSTERS) else "incidents"
+        and_kappa = ", balanced accuracy and Cohen's kappa" if is_resampled else " and balanced accuracy"
         yield (
-            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
-            f"accelerated bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+            f"Intervals of F1, Matthews' correlation{and_kappa} are those of a bias-corrected and accelerated "
+            f"bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
         )
+    if of_kappa is not None and not is_resampled:
+        yield "The interval of Cohen's kappa is that of Fleiss, Cohen and Everitt."
 
 
 def _review_sentences(material: ReportMaterial) -> Iterator[str]:
