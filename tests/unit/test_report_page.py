@@ -458,6 +458,14 @@ def test_what_the_database_cannot_know_is_left_to_the_author() -> None:
     assert folds[0].summary.startswith(f"STARD 2015: {n_answered} of 34 items")
 
 
+def test_labels_of_a_review_are_not_said_to_be_older_than_the_answers_nor_the_others_to_be_left_out() -> None:
+    rows, labels = reviewed_rows()
+    told = words(rows, "checklists", labels=labels, reviews=[REVIEW])
+    assert "were drawn from those answered, on 2026-03-06" in told and "stand for the others of their stratum" in told
+    assert "before the first answer" not in told and "answers without a label" not in told
+    assert "before the first answer" in words(BEST, "checklists")
+
+
 def test_nothing_in_a_checklist_is_answered_by_an_empty_database() -> None:
     found = page([], runs=[], servings=[], source=None, settings={}, experiment=make_experiment(model_name=None))
     told = words_of(section(found, "checklists").blocks)
