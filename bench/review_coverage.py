@@ -1,6 +1,6 @@
 """How often intervals from a review sample hold the truth: the figures of docs/decisions/0007.
 
-    python -m bench.review_coverage                 all settings, five minutes
+    python -m bench.review_coverage                 all settings, half an hour
 
 Every review is drawn as `narrun review sample` draws it, of 10,000 narratives whose truth is known.
 """
