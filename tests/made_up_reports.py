@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from narrun_async.analysis.cohort import manual_flags
+from narrun_async.analysis.cohort import LabelSet, manual_flags
 from narrun_async.analysis.evaluation import Evaluating
 from narrun_async.analysis.evaluation_tree import Subject
 from narrun_async.analysis.levels import FindValidity, own_validity
@@ -114,6 +114,7 @@ def make_material(
     remarks: Sequence[str] = (),
     is_simulated: bool = False,
     find_validity: FindValidity = own_validity,
+    labels: LabelSet | None = None,
     **changes: Any,
 ) -> ReportMaterial:
     """What a report on these rows is written from; `changes` are fields of it."""
@@ -121,7 +122,7 @@ def make_material(
     evaluating = Evaluating(
         subject=Subject(experiment_id=experiment.experiment_id, name=experiment.name, is_simulated=is_simulated),
         bootstrap=Bootstrap(n_resamples=n_resamples, seed=1),
-        labels=manual_flags(rows),
+        labels=labels or manual_flags(rows),
         find_validity=find_validity,
         remarks=remarks,
     )

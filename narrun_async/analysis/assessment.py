@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from narrun_async.analysis import tables
+from narrun_async.analysis.by_answer import sensitivity_by_answer, share_by_answer
 from narrun_async.analysis.proportions import proportion
 from narrun_async.analysis.resampling import Resamples, bootstrap_interval
-from narrun_async.analysis.samples import Floats, Pairs
+from narrun_async.analysis.samples import Bools, Floats, Pairs
 from narrun_async.analysis.tables import Statistic
 from narrun_async.analysis.values import Agreement, Confusion, Interval, Measure, Method, Performance, Z
 
 _EMPTY_CELL = "a cell of the table is empty, which no resample can fill: the interval is too narrow"
+_FEW_BEAR_MUCH = "few labels bear most of the weight: the interval is somewhat too narrow"
 
 
 def assess_performance(pairs: Pairs, resamples: Resamples) -> Performance:
@@ -23,31 +26,55 @@ def assess_performance(pairs: Pairs, resamples: Resamples) -> Performance:
 
     :param resamples: of the four cells
     """
-    answer, label, table = pairs.first, pairs.second, as_array(pairs.confusion)
-    of_positives, of_negatives, of_yes, of_no = pairs[label], pairs[~label], pairs[answer], pairs[~answer]
+    table, of_yes, of_no = as_array(pairs.confusion), pairs[pairs.first], pairs[~pairs.first]
     return Performance(
-        sensitivity=proportion(
-            of_positives.sample(of_positives.first), empty="undefined: none with an answer is labelled positive"
-        ),
-        specificity=proportion(
-            of_negatives.sample(~of_negatives.first), empty="undefined: none with an answer is labelled negative"
-        ),
+        sensitivity=sensitivity(pairs, empty="undefined: none with an answer is labelled positive"),
+        specificity=sensitivity(pairs.opposite, empty="undefined: none with an answer is labelled negative"),
         ppv=proportion(of_yes.sample(of_yes.second), empty="undefined: none that has a label is detected"),
         npv=proportion(of_no.sample(~of_no.second), empty="undefined: none that has a label was left undetected"),
-        balanced_accuracy=resampled_measure(
-            table, resamples, tables.balanced_accuracy, "undefined: it takes labels of both kinds"
+        balanced_accuracy=_warned(
+            pairs,
+            resampled_measure(table, resamples, tables.balanced_accuracy, "undefined: it takes labels of both kinds"),
         ),
         f1=_f1(pairs.confusion, resamples),
-        mcc=resampled_measure(
-            table, resamples, tables.mcc, "undefined: it takes answers of both kinds and labels of both kinds"
+        mcc=_warned(
+            pairs,
+            resampled_measure(
+                table, resamples, tables.mcc, "undefined: it takes answers of both kinds and labels of both kinds"
+            ),
         ),
     )
+
+
+def _warned(pairs: Pairs, measure: Measure) -> Measure:
+    """A missed one of a review stands for many, and resamples of one or two of them differ too little."""
+    if not pairs.is_drawn_by_first or measure.interval is None or measure.remark:
+        return measure
+    return replace(measure, remark=_FEW_BEAR_MUCH)
+
+
+def sensitivity(pairs: Pairs, *, empty: str) -> Measure:
+    """Of those labelled yes (second), the share that is detected (first); specificity is that of `pairs.opposite`.
+
+    :param empty: what to say where none is labelled yes
+    """
+    if pairs.is_drawn_by_first:
+        return sensitivity_by_answer(pairs, empty=empty)
+    positives = pairs[pairs.second]
+    return proportion(positives.sample(positives.first), empty=empty)
+
+
+def share_of(pairs: Pairs, hits: Bools, *, empty: str) -> Measure:
+    """The share of all units that have a property."""
+    if pairs.is_drawn_by_first:
+        return share_by_answer(pairs, hits, empty=empty)
+    return proportion(pairs.sample(hits), empty=empty)
 
 
 def assess_agreement(pairs: Pairs, resamples: Resamples) -> Agreement:
     """How far two judgements of the same units agree, raw and beyond chance."""
     table, everyone = as_array(pairs.confusion), pairs.sample(pairs.first == pairs.second)
-    observed = proportion(everyone, empty="undefined: no unit has both judgements")
+    observed = share_of(pairs, everyone.hits, empty="undefined: no unit has both judgements")
     kappa_interval, ac1_interval = None, None
     if not everyone.is_weighted:
         kappa_interval, ac1_interval = _kappa_interval(table), _ac1_interval(table)

@@ -46,6 +46,8 @@ class LabelSet:
     name: str
     narratives: Mapping[NarrativeKey, Label]
     incidents: Mapping[str, Label]
+    #: narratives were drawn for labelling by the answers that are now judged by the labels
+    is_drawn_by_answer: bool = False
 
 
 #: by what a flag says; tens of thousands of narratives share them
@@ -86,6 +88,8 @@ class Units:
     #: 1 where there is no label
     weight: Floats
     incident: Ints
+    #: as `LabelSet` has it
+    is_drawn_by_answer: bool = False
 
     @cached_property
     def is_answered(self) -> Bools:
@@ -102,6 +106,7 @@ class Units:
             second=self.label[chosen] == 1,
             weights=self.weight[chosen],
             clusters=self.incident[chosen],
+            is_drawn_by_first=self.is_drawn_by_answer,
         )
 
     def answers(self, chosen: Bools) -> Sample:
@@ -151,6 +156,7 @@ class CohortTable:
     is_copied: Bools
     #: None for narratives that nobody looked at
     flags: Sequence[frozenset[str] | None]
+    is_drawn_by_answer: bool
 
     @classmethod
     def build(cls, rows: Sequence[CohortRow], labels: LabelSet) -> CohortTable:
@@ -176,6 +182,7 @@ class CohortTable:
             skip_reasons=[row.skip_reason for row in rows],
             is_copied=np.array([row.copied_from is not None for row in rows], dtype=bool),
             flags=[None if row.text_flags is None else _flags(row.text_flags) for row in rows],
+            is_drawn_by_answer=labels.is_drawn_by_answer,
         )
 
     @cached_property
@@ -203,6 +210,7 @@ class CohortTable:
             label=self.label[chosen],
             weight=self.weight[chosen],
             incident=self.incident[chosen],
+            is_drawn_by_answer=self.is_drawn_by_answer,
         )
 
     def incidents(self) -> Units:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from narrun_async.analysis.evaluation_tree import PredictiveValues, Validity
+from narrun_async.analysis.mover import Estimate, weighted_sum
 from narrun_async.analysis.values import Interval, Measure, Method, Share, Z
 
 _TELLS_NOTHING = "cannot be corrected: sensitivity and specificity add up to 1 or less, so the answers tell nothing"
@@ -42,13 +43,16 @@ def corrected_beside_labels(labelled: Measure, unlabelled: Share, validity: Vali
     assert labelled.value is not None and interval is not None
     if rest is None:
         return Measure(value=None, remark=_TELLS_NOTHING)
-    value = fraction * labelled.value + (1 - fraction) * rest
     low, high = _lang_reiczigel(unlabelled, validity)
-    below = math.hypot(fraction * (labelled.value - interval.low), (1 - fraction) * (rest - low))
-    above = math.hypot(fraction * (interval.high - labelled.value), (1 - fraction) * (high - rest))
+    found = weighted_sum(
+        [
+            (fraction, Estimate(value=labelled.value, low=interval.low, high=interval.high)),
+            (1 - fraction, Estimate(value=rest, low=low, high=high)),
+        ]
+    )
     return Measure(
-        value=_within_one(value),
-        interval=Interval(low=_within_one(value - below), high=_within_one(value + above), method=Method.MOVER),
+        value=_within_one(found.value),
+        interval=Interval(low=_within_one(found.low), high=_within_one(found.high), method=Method.MOVER),
     )
 
 

@@ -65,6 +65,11 @@ class UnitCounts:
     #: incidents that the evaluated ones belong to
     n_clusters: int
 
+    @property
+    def is_all_evaluated(self) -> bool:
+        """Every answer has a label, so that the labels themselves say how common it is."""
+        return self.n_evaluated == self.n_answered > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBounds:

@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from narrun_async.analysis import tables
-from narrun_async.analysis.assessment import assess_agreement, assess_performance
+from narrun_async.analysis.assessment import assess_agreement, assess_performance, share_of
+from narrun_async.analysis.by_answer import as_share, sensitivity_by_answer, share_by_answer
 from narrun_async.analysis.cohort import UNLABELLED, CohortTable, Units
 from narrun_async.analysis.correction import corrected_beside_labels, corrected_prevalence, predictive_values
 from narrun_async.analysis.evaluation_tree import ErrorBounds, LevelReport, Prevalence, Validity
 from narrun_async.analysis.proportions import proportion, share
 from narrun_async.analysis.resampling import Bootstrap, resample
-from narrun_async.analysis.samples import Floats, sum_by_cluster
+from narrun_async.analysis.samples import Floats, Pairs, sum_by_cluster
 from narrun_async.analysis.tables import Statistic
-from narrun_async.analysis.values import Bounds, Measure
+from narrun_async.analysis.values import Bounds, Measure, Share
 from narrun_async.models import NarrativeType
 
 #: where predictive values are told, besides the corrected prevalence itself
@@ -57,19 +58,24 @@ def own_validity(units: Units) -> Validity | None:
 def validity_of(units: Units, *, source: str, is_own: bool = False) -> Validity | None:
     """Sensitivity and specificity among the evaluated units; None where they have labels of one kind only."""
     pairs = units.pairs(units.is_evaluated)
-    positives, negatives = pairs[pairs.second], pairs[~pairs.second]
-    sensitivity = share(positives.sample(positives.first))
-    specificity = share(negatives.sample(~negatives.first))
-    if sensitivity is None or specificity is None:
+    found, spared = _share_found(pairs), _share_found(pairs.opposite)
+    if found is None or spared is None:
         return None
-    return Validity(sensitivity=sensitivity, specificity=specificity, source=source, is_own=is_own)
+    return Validity(sensitivity=found, specificity=spared, source=source, is_own=is_own)
+
+
+def _share_found(pairs: Pairs) -> Share | None:
+    if pairs.is_drawn_by_first:
+        return as_share(sensitivity_by_answer(pairs, empty=""))
+    positives = pairs[pairs.second]
+    return share(positives.sample(positives.first))
 
 
 def estimate_prevalence(units: Units, validity: Validity | None) -> Prevalence:
     """How common the thing is among the answered units, as detected and corrected."""
     pairs, nobody = units.pairs(units.is_evaluated), "undefined: none with an answer has a label"
     apparent = proportion(units.answers(units.is_answered), empty="undefined: there is no answer yet")
-    labelled = proportion(pairs.sample(pairs.second), empty=nobody)
+    labelled = share_of(pairs, pairs.second, empty=nobody)
     apparent_of_labelled = proportion(pairs.sample(pairs.first), empty=nobody)
     corrected = _corrected(units, validity, labelled)
     known = [corrected.value] if corrected.value is not None and 0 < corrected.value < 1 else []
@@ -92,8 +98,13 @@ def _corrected(units: Units, validity: Validity | None, labelled: Measure) -> Me
     apparent = share(everyone)
     if apparent is None:
         return Measure(value=None, remark="undefined: there is no answer yet")
+    pairs = units.pairs(units.is_evaluated)
+    if pairs.is_drawn_by_first and validity is not None and validity.is_own:
+        # Rogan's and Gladen's number, for sensitivity and specificity come from what a yes and a no are worth.
+        by_answer = share_by_answer(pairs, pairs.second, empty="", detected=apparent.value)
+        return replace(by_answer, numerator=None, denominator=None)
     # With weights, the labelled part stands for the whole and is not a part of it.
-    is_part = not units.pairs(units.is_evaluated).is_weighted
+    is_part = not pairs.is_weighted
     unlabelled = share(others)
     if unlabelled is None and is_part and (validity is None or validity.is_own):
         return replace(labelled, interval=labelled.clustered or labelled.interval, clustered=None)

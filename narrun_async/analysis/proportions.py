@@ -23,7 +23,11 @@ def proportion(sample: Sample, *, empty: str) -> Measure:
         value=value,
         numerator=hits,
         denominator=total,
-        interval=wilson_interval(value, kish_size(sample.weights), method=Method.WILSON),
+        interval=(
+            wilson_interval(value, effective_size(sample.apart), method=Method.WILSON_EFFECTIVE)
+            if sample.is_weighted
+            else wilson_interval(value, sample.n_units, method=Method.WILSON)
+        ),
         clustered=(
             wilson_interval(value, effective_size(sample), method=Method.WILSON_EFFECTIVE)
             if sample.has_repeats

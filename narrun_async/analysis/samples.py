@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -35,6 +35,11 @@ class Sample:
     def n_units(self) -> int:
         return int(self.hits.size)
 
+    @property
+    def apart(self) -> Sample:
+        """The same, every unit taken for an incident of its own."""
+        return Sample(hits=self.hits, weights=self.weights, clusters=np.arange(self.n_units))
+
     @cached_property
     def has_repeats(self) -> bool:
         """Whether an incident has more than one unit."""
@@ -54,14 +59,22 @@ class Pairs:
     second: Bools
     weights: Floats
     clusters: Ints
+    #: the weights follow from what the first says: units were drawn by it, to be judged by the second
+    is_drawn_by_first: bool = False
 
     def __getitem__(self, chosen: Bools) -> Pairs:
-        return Pairs(
+        return replace(
+            self,
             first=self.first[chosen],
             second=self.second[chosen],
             weights=self.weights[chosen],
             clusters=self.clusters[chosen],
         )
+
+    @property
+    def opposite(self) -> Pairs:
+        """The same units, with yes and no exchanged."""
+        return replace(self, first=~self.first, second=~self.second)
 
     def sample(self, hits: Bools) -> Sample:
         """The same units, with a property of ours."""

@@ -16,7 +16,7 @@ class Method(StrEnum):
 
     #: score interval of a proportion, units taken for independent
     WILSON = "wilson"
-    #: the same, with the number of units that independent ones would have to be
+    #: the same, with the number of units that independent ones of equal weight would have to be
     WILSON_EFFECTIVE = "wilson-effective-n"
     #: bias-corrected and accelerated bootstrap, incidents drawn with all that belongs to them
     BCA = "bootstrap-bca"
@@ -25,7 +25,7 @@ class Method(StrEnum):
     #: estimate ± 1.96 standard errors of the published formula
     NORMAL = "normal"
     LANG_REICZIGEL = "lang-reiczigel"
-    #: of a weighted sum, from the intervals of its parts
+    #: of a weighted sum or a ratio, from the intervals of its parts
     MOVER = "mover"
     #: normal on the logit scale
     LOGIT = "logit"

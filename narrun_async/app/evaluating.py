@@ -12,6 +12,7 @@ from narrun_async.app.databases import reading
 from narrun_async.app.extras import has_analysis, require_analysis
 from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.errors import UsageError
+from narrun_async.metrics.sampling import Stratifier
 from narrun_async.models import CohortRow, Experiment, ReviewId, ReviewState
 from narrun_async.operations.comparing import OF_REPETITIONS, comparable_settings, varying_settings
 from narrun_async.operations.reviewing import WeightedLabel, weighted_labels
@@ -99,6 +100,11 @@ async def load_evaluation(
     remarks: Sequence[str] = ()
     if request.validated_by is not None:
         other = await find_shown(store, request.validated_by)
+        if other.experiment_id == experiment.experiment_id and request.review is None:
+            raise UsageError(
+                "--validated-by names the experiment itself",
+                advice="leave it out: its own labels are taken by themselves, and not for those of others",
+            )
         find_validity = _validity_of_another(other, await load_cohort_rows(store, other), request.suppress_below)
         remarks = _differences(experiment, other)
     elif request.sensitivity is not None and request.specificity is not None:
@@ -141,6 +147,7 @@ async def _review_labels(
         name=f"review {review_id}: {len(weighted):,} final labels, weighted by their chance to be drawn",
         narratives={keys[key]: Label(is_positive=one.is_positive, weight=one.weight) for key, one in weighted.items()},
         incidents={},
+        is_drawn_by_answer=_is_drawn_by_answers_of(state, experiment),
     )
     return labels, [*_remarks_on(state, weighted), *_remarks_on_origin(state, experiment)]
 
@@ -158,6 +165,11 @@ def _remarks_on(state: ReviewState, weighted: Mapping[str, WeightedLabel]) -> li
     if unseen := sum(size for stratum, size in sizes.items() if stratum not in seen):
         remarks.append(f"strata of {unseen:,} narratives have no final label at all, and are left out")
     return remarks
+
+
+def _is_drawn_by_answers_of(state: ReviewState, experiment: Experiment) -> bool:
+    is_by_answer = Stratifier.PREDICTED in state.review.strata.split(",")
+    return is_by_answer and state.review.experiment_id == experiment.experiment_id
 
 
 def _remarks_on_origin(state: ReviewState, experiment: Experiment) -> list[str]:

@@ -129,7 +129,7 @@ def _luck_lines(luck: Luck) -> list[str]:
         f"Were {luck.n_configurations:,} configurations equally good, the best would by luck alone lie "
         f"{luck.expected_lead:.3f} of F1 above their mean",
         f"(one varies by {luck.spread:.3f} when the cases are drawn again). Here the best lies "
-        f"{luck.observed_lead:.3f} above the mean.",
+        f"{luck.observed_lead:.3f} above the mean of those shown.",
     ]
     if luck.n_configurations >= MANY_CONFIGURATIONS:
         lines.append(

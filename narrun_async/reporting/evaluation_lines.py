@@ -128,6 +128,8 @@ def _level_lines(level: LevelReport, labels: str) -> list[str]:
         *aligned(table_rows(level.confusion, first="answer", second="label"), right=frozenset({1, 2, 3})),
         "",
     ]
+    if level.agreement.observed.denominator != counts.n_evaluated:
+        lines += ["Counts are sums of weights: a label counts for as many narratives as it stands for.", ""]
     named = {name: getattr(level.performance, key) for key, name in _NAMES.items()}
     lines += _measure_lines(named | _agreement_measures(level.agreement, without=("positive",)))
     lines += _kappa_lines(level.agreement)

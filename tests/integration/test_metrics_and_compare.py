@@ -173,6 +173,7 @@ def test_sensitivity_and_specificity_may_come_from_another_experiment(database: 
         (["--validated-by", "00000001", "--sensitivity", "1/2", "--specificity", "1/2"], "both say where"),
         (["--of-incidents"], "which are not given"),
         (["--validated-by", "99999999"], "no experiment answers"),
+        (["--validated-by", "00000001"], "names the experiment itself"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused_in_one_sentence(
@@ -313,8 +314,12 @@ main()
 """
 
 
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("NARRUN_", "EXPERIMENT"))}
+
+
 def without_the_extra(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NARRUN_", "EXPERIMENT"))}
+    inherited = clean_environment()
     return subprocess.run(
         [sys.executable, "-c", WITHOUT_THE_EXTRA, *arguments],
         cwd=cwd,
@@ -346,7 +351,7 @@ def test_a_run_ends_the_same_without_the_extra_but_for_the_intervals(tmp_path: P
     with_it = subprocess.run(
         [sys.executable, "-m", "narrun_async", *arguments, "--db", "with.db"],
         cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("NARRUN_", "EXPERIMENT"))},
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -367,3 +372,28 @@ def test_starting_the_program_imports_nothing_of_the_extra() -> None:
     )
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "set()"
+
+
+# --- how large -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [("metrics", "--bootstrap", "0"), ("metrics",), ("report", "--html", "r.html")], ids=" ".join
+)
+def test_42_000_results_take_less_than_500_mb(
+    tmp_path: Path, build: Any, command: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = draw_cohort(Rates(n_incidents=23_500, failed=0.02, labelled=0.3), seed=1)
+    assert len(rows) > 42_000
+    large = Database(tmp_path / "experiments.db", build, rows)
+    words = (*command, large.add(1), "--db", str(large.path))
+    arguments = [sys.executable, "-m", "narrun_async", *words]
+    with subprocess.Popen(arguments, cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    peak_mb = used.ru_maxrss / 1024
+    with capsys.disabled():
+        print(f"{' '.join(command)}: {peak_mb:.0f} MB, {used.ru_utime + used.ru_stime:.1f} s of CPU")
+    assert (process.returncode, peak_mb < 500) == (0, True)

@@ -10,6 +10,7 @@ import sqlite3
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,12 @@ async def test_final_labels_feed_the_metrics_with_the_weights_of_the_sample(data
     assert (confusion["tp"], confusion["tn"]) == (pytest.approx(11), pytest.approx(44))
     assert (confusion["fp"], confusion["fn"]) == (0, 0)
     assert level["prevalence"]["labelled"]["value"] == pytest.approx(11 / 55)
+    assert level["performance"]["sensitivity"]["interval"]["method"] == "mover"  # drawn by the answers, and told so
     assert any("nothing is said of incidents" in remark for remark in report["remarks"])
+    lines = await tell_metrics(database, replace(request, as_json=False))
+    assert any("Counts are sums of weights" in line for line in lines)
+    lines = await tell_metrics(database, replace(request, as_json=False, review=None))
+    assert not any("sums of weights" in line for line in lines)
 
 
 async def test_labels_that_cannot_be_had_are_named(database: Path, told: list[str]) -> None:

@@ -25,6 +25,7 @@ from made_up_reports import (
 )
 
 from narrun_async.analysis.breakdowns import rank_indicators
+from narrun_async.analysis.cohort import Label, LabelSet
 from narrun_async.analysis.evaluation_tree import Validity
 from narrun_async.analysis.values import Share
 from narrun_async.models import (
@@ -97,6 +98,15 @@ def test_where_every_answer_has_a_label_nothing_is_said_to_be_corrected() -> Non
     told = words(BEST, "in-brief")
     assert "Incidents labelled yes by people" in told and "by the labels it is 11.88 %" in told
     assert "corrected" not in told
+
+
+def test_what_the_labels_say_is_not_what_a_correction_from_elsewhere_says() -> None:
+    """Every incident is labelled, 11.88 % of them yes; a sensitivity from a paper would make something else of it."""
+    known = Validity(
+        sensitivity=Share(value=0.5, n_effective=48), specificity=Share(value=0.9, n_effective=356), source="a paper"
+    )
+    told = words(BEST, "in-brief", find_validity=lambda units: known)
+    assert "by the labels it is 11.88 %" in told
 
 
 def test_how_many_experiments_were_judged_on_the_same_labels_is_said() -> None:
@@ -317,26 +327,59 @@ def test_flips_of_canaries_are_told_with_their_number() -> None:
     assert "2 of 10 answers (20.00 %) came out the other way" in told
 
 
+REVIEW = ReviewFacts(
+    review_id=3,
+    drawn_at="2026-03-06T09:00:00",
+    seed=5,
+    strata="predicted,confidence",
+    allocation="equal",
+    n_population=404,
+    n_drawn=40,
+    n_final=38,
+    n_adjudicated=2,
+    n_disputed=0,
+    n_readers=2,
+    n_blinded=2,
+    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)],
+    is_used=True,
+)
+
+
 def test_readers_of_a_review_have_numbers_and_no_names() -> None:
-    pair = ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)
-    review = ReviewFacts(
-        review_id=3,
-        drawn_at="2026-03-06T09:00:00",
-        seed=5,
-        strata="predicted,confidence",
-        allocation="equal",
-        n_population=404,
-        n_drawn=40,
-        n_final=38,
-        n_adjudicated=2,
-        n_disputed=0,
-        n_readers=2,
-        n_blinded=2,
-        pairs=[pair],
-        is_used=True,
-    )
-    told = words(BEST, "review", reviews=[review])
+    told = words(BEST, "review", reviews=[REVIEW])
     assert "36 of 38" in told and "1 and 2" in told and "yardstick of this report" in told
+
+
+def reviewed_rows() -> tuple[list[CohortRow], LabelSet]:
+    """20 of 100 detected and 20 of 900 others were read: 12 and 2 are labelled yes."""
+    rows = [make_row(f"case{n}", detected=int(n < 100), confidence=0.9) for n in range(1_000)]
+    labels = {
+        (f"case{first + n}", "cme"): Label(is_positive=n < n_yes, weight=weight)
+        for first, n_yes, weight in ((0, 12, 5.0), (100, 2, 45.0))
+        for n in range(20)
+    }
+    return rows, LabelSet(name="review 3", narratives=labels, incidents={}, is_drawn_by_answer=True)
+
+
+def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives() -> None:
+    """12 of 20 and 2 of 20 labels stand for 60 of 100 and 90 of 900; nobody labelled 100 detected narratives."""
+    rows, labels = reviewed_rows()
+    told = words_of_page(page(rows, labels=labels, reviews=[REVIEW]))
+    assert "40 of the 1,000 answers were drawn at random" in told and "as 40 labels say of all" in told
+    assert "of the 100 detected narratives that the labels stand for, 40 would be labelled no" in told
+    assert "the counts below are estimates" in told and "is an estimate for all narratives" in told
+    for claim in ("detected narratives with a label", "of 1,000 with a label", "nobody has looked", "part only"):
+        assert claim not in told
+
+
+def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> None:
+    rows, labels = reviewed_rows()
+    told = " ".join(methods_sentences(make_material(rows, labels=labels, reviews=[REVIEW])))
+    assert "a random sample, stratified by predicted, confidence, of the 404 narratives" in told
+    assert "inverse of their chance" in told and "2 narratives without a final label" in told
+    assert "recovered from those of PPV and NPV" in told
+    of_all = " ".join(methods_sentences(make_material(BEST)))
+    assert "random sample" not in of_all and "recovered" not in of_all
 
 
 # --- paragraphs for a paper ------------------------------------------------------------------------------------------
@@ -355,6 +398,17 @@ def test_the_methods_paragraph_says_what_was_done_with_the_numbers_of_the_databa
     assert "50 resamples, seed 1" in told
 
 
+def test_the_methods_paragraph_says_whose_the_interval_of_kappa_is() -> None:
+    """Of narratives it is the bootstrap's where an incident has two of them."""
+    alone = " ".join(methods_sentences(make_material(BEST, n_resamples=50)))
+    assert "kappa is that of Fleiss" in alone and "balanced accuracy and Cohen's kappa" not in alone
+    in_pairs = [
+        replace(row, incident_id=f"case{n // 2}", narrative_type=("cme", "le")[n % 2]) for n, row in enumerate(BEST)
+    ]
+    together = " ".join(methods_sentences(make_material(in_pairs, n_resamples=50)))
+    assert "balanced accuracy and Cohen's kappa" in together and "Fleiss" not in together
+
+
 def test_the_results_paragraph_gives_each_share_with_counts_and_interval() -> None:
     told = " ".join(results_sentences(make_material(BEST)))
     assert "Of 404 eligible narratives, 404 (100.00 %) were answered." in told
@@ -369,6 +423,13 @@ def test_the_paragraphs_claim_nothing_that_was_not_done() -> None:
     told = " ".join([*methods_sentences(material), *results_sentences(material)])
     for claim in ("bootstrap", "Rogan", "compared with", "asked again", "sensitivity", "placeholder", "named itself"):
         assert claim not in told
+
+
+def test_where_every_answer_has_a_label_the_paragraphs_claim_no_correction() -> None:
+    material = make_material(BEST)
+    told = " ".join([*methods_sentences(material), *results_sentences(material)])
+    assert "By the labels, the share of incidents is 11.88 %" in told
+    assert "Rogan" not in told and "orrected" not in told.replace("bias-corrected", "")
 
 
 def test_a_setting_that_was_not_set_is_not_in_the_methods() -> None:
@@ -395,6 +456,14 @@ def test_what_the_database_cannot_know_is_left_to_the_author() -> None:
     assert answers["STARD 2015", "23"] != YOURS
     n_answered = sum(answer != YOURS for (table, _), answer in answers.items() if table == "STARD 2015")
     assert folds[0].summary.startswith(f"STARD 2015: {n_answered} of 34 items")
+
+
+def test_labels_of_a_review_are_not_said_to_be_older_than_the_answers_nor_the_others_to_be_left_out() -> None:
+    rows, labels = reviewed_rows()
+    told = words(rows, "checklists", labels=labels, reviews=[REVIEW])
+    assert "were drawn from those answered, on 2026-03-06" in told and "stand for the others of their stratum" in told
+    assert "before the first answer" not in told and "answers without a label" not in told
+    assert "before the first answer" in words(BEST, "checklists")
 
 
 def test_nothing_in_a_checklist_is_answered_by_an_empty_database() -> None:

@@ -70,9 +70,12 @@ def _whose_labels(material: ReportMaterial, main: LevelReport) -> str:
         judged = f"{plural(counts.n_evaluated, 'narrative')} of {plural(counts.n_clusters, 'incident')}"
     else:
         judged = plural(counts.n_evaluated, "incident")
+    weighed = ""
+    if material.review is not None:
+        weighed = "Every label counts for as many narratives as it stands for, so the counts below are estimates. "
     return (
         f"The yardstick is what people said: {clean(material.evaluation.labels)}. {judged} have both an answer and a "
-        f"label, of {n_answered:,} answered. Labels can be wrong, too; what follows takes them for the truth."
+        f"label, of {n_answered:,} answered. {weighed}Labels can be wrong, too; what follows takes them for the truth."
     )
 
 

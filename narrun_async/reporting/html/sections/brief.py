@@ -54,11 +54,12 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if narratives is not None:
         yield _detected_card(narratives, "Narratives detected", "Share of the narratives with an answer")
     if incidents is not None:
-        yield _labelled_card(incidents) if _is_labelled(incidents) else _corrected_card(material, incidents)
+        yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
-        yield _performance_card(narratives, "sensitivity", "Sensitivity", "labelled yes were detected")
-        yield _performance_card(narratives, "specificity", "Specificity", "labelled no were left alone")
-        yield _performance_card(narratives, "ppv", "Precision", "detected and labelled were right")
+        weighed = "" if material.review is None else f", as {narratives.counts.n_evaluated:,} labels say of all"
+        yield _performance_card(narratives, "sensitivity", "Sensitivity", f"labelled yes were detected{weighed}")
+        yield _performance_card(narratives, "specificity", "Specificity", f"labelled no were left alone{weighed}")
+        yield _performance_card(narratives, "ppv", "Precision", f"detected and labelled were right{weighed}")
 
 
 def _detected_card(level: LevelReport, label: str, what: str) -> Card:
@@ -71,11 +72,6 @@ def _detected_card(level: LevelReport, label: str, what: str) -> Card:
         value=percent_of(apparent.value),
         detail=f"{parts(apparent)}; 95 % interval {interval}. {what}.",
     )
-
-
-def _is_labelled(level: LevelReport) -> bool:
-    """Every answer has a label, so that the labels themselves say how common it is."""
-    return level.counts.n_evaluated == level.counts.n_answered > 0
 
 
 def _labelled_card(level: LevelReport) -> Card:
@@ -141,7 +137,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
             "share detected must not be reported as a prevalence."
         )
         return
-    if narratives.counts.n_evaluated < narratives.counts.n_answered:
+    if material.review is not None:
+        yield (
+            f"{narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers were drawn at random "
+            "and held against a label from people. Each stands for others like it, and counts as many times."
+        )
+    elif narratives.counts.n_evaluated < narratives.counts.n_answered:
         yield (
             f"Only {narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers can be held "
             "against a label from people. Whether the others are as good, nobody has looked."
@@ -149,9 +150,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
     ppv = narratives.performance.ppv
     if ppv.value is not None and ppv.numerator is not None and ppv.denominator is not None:
         n_false = round(ppv.denominator - ppv.numerator, 1)
+        with_label, are = "with a label", "are labelled no"
+        if material.review is not None:
+            with_label, are = "that the labels stand for", "would be labelled no"
         yield (
-            f"Not every yes is right: of the {ppv.denominator:,.0f} detected narratives with a label, {n_false:,.0f} "
-            "are labelled no. Where violence is rare, false alarms can outnumber true ones."
+            f"Not every yes is right: of the {ppv.denominator:,.0f} detected narratives {with_label}, {n_false:,.0f} "
+            f"{are}. Where violence is rare, false alarms can outnumber true ones."
         )
     kappa, observed = narratives.agreement.kappa.value, narratives.agreement.observed.value
     if kappa is not None and observed is not None:
@@ -171,13 +175,15 @@ def _caveats_of_prevalence(material: ReportMaterial) -> Iterator[str]:
     if incidents is None or material.hides_labels(Level.INCIDENTS):
         return
     prevalence = incidents.prevalence
-    if prevalence.apparent.numerator and prevalence.corrected.value is not None:
-        how = "by the labels" if _is_labelled(incidents) else "corrected for the answers' errors"
+    known, how = prevalence.corrected, "corrected for the answers' errors"
+    if incidents.counts.is_all_evaluated:
+        known, how = prevalence.labelled, "by the labels"
+    if prevalence.apparent.numerator and known.value is not None:
         yield (
             f"The share detected, {share_words(prevalence.apparent)} of the incidents, is not how common violence is: "
-            f"{how} it is {share_words(prevalence.corrected)}."
+            f"{how} it is {share_words(known)}."
         )
-    if _is_labelled(incidents):
+    if incidents.counts.is_all_evaluated:
         return
     if prevalence.includes_zero:
         yield "The corrected interval includes zero: all that is detected may be false alarms."

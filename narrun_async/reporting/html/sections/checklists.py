@@ -73,6 +73,11 @@ def _always(text: str) -> Answer:
 def _order_of_things(material: ReportMaterial) -> str | None:
     if material.source is None or not material.runs:
         return None
+    if material.review is not None:
+        return (
+            f"Answers from {material.runs[0].started_at[:10]} on; the narratives to be labelled were drawn from those "
+            f"answered, on {material.review.drawn_at[:10]}."
+        )
     return (
         f"The texts, with the flags of the file where there are any, were loaded on {material.source.loaded_at[:10]}, "
         f"before the first answer ({material.runs[0].started_at[:10]}): retrospective for the answers."
@@ -130,9 +135,13 @@ def _missing(material: ReportMaterial) -> str | None:
     flow = material.evaluation.flow
     hides_labels = material.hides_labels(Level.NARRATIVES)
     unlabelled = "" if hides_labels else f", {flow.n_unlabelled:,} answers without a label"
+    others = "Nothing was imputed."
+    if material.review is not None:
+        unlabelled = ""
+        others = "Of the answers a sample has labels, which stand for the others of their stratum by their weights."
     return (
         f"Left out of the tables: {sum(flow.errors.values()):,} without a usable answer, {flow.n_missing:,} not reached"
-        f"{unlabelled}. Nothing was imputed."
+        f"{unlabelled}. {others}"
     )
 
 

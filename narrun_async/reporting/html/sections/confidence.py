@@ -39,18 +39,19 @@ def confidence_section(material: ReportMaterial) -> Section:
         if not material.hides(Withheld.CONFIDENCE):
             blocks.append(Aside(tone=Tone.NOTE, text=f"Confidence against labels: {material.not_shown.lower()}"))
     elif calibration.right.value is not None:
-        blocks = [Paragraph(text=_how_deserved(calibration)), *blocks]
+        how_counted = "with a label" if material.review is None else "that the labels stand for"
+        blocks = [Paragraph(text=_how_deserved(calibration, how_counted)), *blocks]
         figures += _against_labels(material, calibration)
     if figures:
         blocks.append(Gallery(items=tuple(figures)))
     return Section(slug="confidence", title="Is the stated confidence deserved?", blocks=tuple(blocks))
 
 
-def _how_deserved(calibration: Calibration) -> str:
+def _how_deserved(calibration: Calibration, how_counted: str) -> str:
     right = calibration.right
     text = (
         f"On average the model states a confidence of {percent_of(calibration.mean_confidence)} in its answer, and "
-        f"{percent_of(right.value)} of the answers are right ({parts(right)} with a label). The Brier score is "
+        f"{percent_of(right.value)} of the answers are right ({parts(right)} {how_counted}). The Brier score is "
         f"{fraction_words(calibration.brier)}, where 0 is perfect; always saying the labelled rate would score "
         f"{fraction_text(calibration.brier_of_base_rate)}."
     )
@@ -93,13 +94,14 @@ def _distribution(bands: Sequence[ConfidenceBand]) -> Figure:
 
 
 def _against_labels(material: ReportMaterial, calibration: Calibration) -> list[Figure]:
-    figures = [_reliability([one for one in calibration.bins if one.right.value is not None])]
+    counted = "With a label" if material.review is None else "The labels stand for"
+    figures = [_reliability([one for one in calibration.bins if one.right.value is not None], counted)]
     if calibration.curve:
         figures.append(_precision_recall(material, calibration))
     return figures
 
 
-def _reliability(bins: Sequence[CalibrationBin]) -> Figure:
+def _reliability(bins: Sequence[CalibrationBin], counted: str) -> Figure:
     points = []
     for one in bins:
         interval = best_interval(one.right)
@@ -138,7 +140,7 @@ def _reliability(bins: Sequence[CalibrationBin]) -> Figure:
         ),
         numbers=Table(
             caption="Stated confidence and share of right answers",
-            head=("Confidence", "Answers", "With a label", "Mean confidence", "Right", "95 % interval"),
+            head=("Confidence", "Answers", counted, "Mean confidence", "Right", "95 % interval"),
             rows=rows,
         ),
     )

@@ -131,7 +131,7 @@ def _year_figure(groups: Sequence[YearGroup]) -> Figure:
         description=(
             f"Points with 95 % intervals for {kinds_text}, {labels[0]} to {labels[-1]}. The numbers are in the table."
         ),
-        caption="Bars are 95 % intervals; where they overlap, years may well be alike.",
+        caption="Bars are 95 % intervals of each year by itself. Whether they overlap is no test of a difference.",
         chart=IntervalChart(labels=labels, series=series, x_title="year of the incident", y_title="share detected"),
         numbers=Table(
             caption="Share detected, by year of the incident",

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Level, LevelReport
 from narrun_async.analysis.report_tree import Withheld
-from narrun_async.analysis.values import Measure
+from narrun_async.analysis.values import Measure, Method
 from narrun_async.models import text_sha256
 from narrun_async.reporting.html.blocks import Aside, Block, Heading, Paragraph, Quotation, Section, Tone
 from narrun_async.reporting.html.material import ReportMaterial
@@ -164,24 +164,50 @@ def _allowance(material: ReportMaterial) -> str:
 def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
     evaluation = material.evaluation
     main = [material.level(one) for one in (Level.NARRATIVES, Level.INCIDENTS)]
-    judged = next((level.counts for level in main if level is not None and level.counts.n_evaluated), None)
+    judged = next((level for level in main if level is not None and level.counts.n_evaluated), None)
     if judged is None:
         return
-    how_many = plural(judged.n_clusters, "incident")
-    if main[0] is not None and judged is main[0].counts:
-        how_many = f"{plural(judged.n_evaluated, 'narrative')} of {how_many}"
+    how_many = plural(judged.counts.n_clusters, "incident")
+    if judged.level is Level.NARRATIVES:
+        how_many = f"{plural(judged.counts.n_evaluated, 'narrative')} of {how_many}"
     yield f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for {how_many}."
+    yield from _review_sentences(material)
+    of_kappa = best_interval(judged.agreement.kappa)
+    is_resampled = of_kappa is not None and of_kappa.method is Method.BCA
     if evaluation.n_resamples:
         of_what = "narratives" if material.hides(Withheld.CLUSTERS) else "incidents"
+        and_kappa = ", balanced accuracy and Cohen's kappa" if is_resampled else " and balanced accuracy"
         yield (
-            "Intervals of F1, Matthews' correlation and balanced accuracy are those of a bias-corrected and "
-            f"accelerated bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+            f"Intervals of F1, Matthews' correlation{and_kappa} are those of a bias-corrected and accelerated "
+            f"bootstrap of {of_what} ({evaluation.n_resamples:,} resamples, seed {evaluation.seed})."
+        )
+    if of_kappa is not None and not is_resampled:
+        yield "The interval of Cohen's kappa is that of Fleiss, Cohen and Everitt."
+
+
+def _review_sentences(material: ReportMaterial) -> Iterator[str]:
+    review = material.review
+    if review is None:
+        return
+    strata = f", stratified by {clean(review.strata.replace(',', ', '))}," if review.strata else ""
+    yield (
+        f"These were a random sample{strata} of the {review.n_population:,} narratives with an answer; labels were "
+        "weighted by the inverse of their chance to be drawn (Horvitz and Thompson)."
+    )
+    if n_without := review.n_drawn - review.n_final:
+        yield f"{plural(n_without, 'narrative')} without a final label were stood for by others of the same stratum."
+    narratives = material.level(Level.NARRATIVES)
+    interval = None if narratives is None else narratives.performance.sensitivity.interval
+    if interval is not None and interval.method is Method.MOVER:
+        yield (
+            "The sample was drawn by the answers, so intervals of sensitivity, specificity and agreement were "
+            "recovered from those of PPV and NPV (Begg and Greenes; Donner and Zou)."
         )
 
 
 def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
     corrected, validity = incidents.prevalence.corrected, incidents.prevalence.validity
-    if corrected.value is None or validity is None:
+    if corrected.value is None or validity is None or _needs_no_correction(incidents):
         return
     interval = best_interval(corrected)
     which = f"; the interval is {method_name(interval)}" if interval is not None else ""
@@ -189,6 +215,12 @@ def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
         "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
         f"from {clean(validity.source)}{which}."
     )
+
+
+def _needs_no_correction(level: LevelReport) -> bool:
+    """The labels say the share themselves, and no sensitivity from elsewhere was brought to bear."""
+    validity = level.prevalence.validity
+    return level.counts.is_all_evaluated and (validity is None or validity.is_own)
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -213,12 +245,18 @@ def results_sentences(material: ReportMaterial) -> Iterator[str]:
     judged = narratives if narratives is not None and narratives.counts.n_evaluated else incidents
     if judged is not None:
         yield from _accuracy_sentences(judged)
-    if incidents is None:
+    if incidents is not None:
+        yield from _prevalence_sentences(incidents)
+
+
+def _prevalence_sentences(incidents: LevelReport) -> Iterator[str]:
+    prevalence = incidents.prevalence
+    if incidents.counts.is_all_evaluated:
+        yield f"By the labels, the share of incidents is {share_words(prevalence.labelled)}."
+    if prevalence.corrected.value is None or prevalence.validity is None or _needs_no_correction(incidents):
         return
-    corrected = incidents.prevalence.corrected
-    if corrected.value is not None and incidents.prevalence.validity is not None:
-        zero = ", which includes zero" if incidents.prevalence.includes_zero else ""
-        yield f"Corrected for the answers' errors, the share of incidents is {share_words(corrected)}{zero}."
+    zero = ", which includes zero" if prevalence.includes_zero else ""
+    yield f"Corrected for the answers' errors, the share of incidents is {share_words(prevalence.corrected)}{zero}."
 
 
 def _counted(measure: Measure, what: str) -> str:

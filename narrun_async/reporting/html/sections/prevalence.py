@@ -69,7 +69,7 @@ def _figure(material: ReportMaterial, levels: Sequence[LevelReport]) -> Figure:
         name="prevalence",
         title="Share of incidents and of narratives: detected, corrected, labelled",
         description="; ".join(f"{name} {percent_of(measure.value)}" for name, measure, _ in shown) + ".",
-        caption="Points with 95 % intervals. “Labelled yes” is about the labelled part only.",
+        caption=f"Points with 95 % intervals. {_whom_labels_speak_of(material)}",
         chart=ForestChart(
             rows=tuple(ForestRow(label=name, point=as_point(measure), ink=ink) for name, measure, ink in shown),
             x_title="share",
@@ -81,6 +81,12 @@ def _figure(material: ReportMaterial, levels: Sequence[LevelReport]) -> Figure:
             notes=tuple(dict.fromkeys(f"{capital(name)}: {reason(one)}." for name, one, _ in named if one.remark)),
         ),
     )
+
+
+def _whom_labels_speak_of(material: ReportMaterial) -> str:
+    if material.review is None:
+        return "“Labelled yes” is about the labelled part only."
+    return "“Labelled yes” is an estimate for all narratives with an answer, from those that were drawn and read."
 
 
 def _remarks(material: ReportMaterial, levels: Sequence[LevelReport]) -> Sequence[Block]:
