@@ -22,6 +22,7 @@ from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, l
 from narrun_async.errors import ConfigurationError, ExitCode
 from narrun_async.limits import Budget, EndpointLimits
 from narrun_async.models import Experiment, ExperimentId, ExperimentStatus, RunMode
+from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.experiments import is_incomplete
 from narrun_async.operations.sweeping import begin_sweep, find_begun_sweep
 from narrun_async.reporting.banner import uncalled_rows
@@ -122,6 +123,7 @@ async def run_sweep(
         tell(_progress_line(definition.document.name, experiments))
         exit_code = ExitCode.COMPLETED
         if any(map(is_incomplete, experiments)):
+            await _refuse_batches(store, experiments)
             async with open_endpoint(config, environment, api_url=None) as endpoint:
                 most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
                 tell(f"endpoint   {endpoint.url}, {pace_words(config.operational)}")
@@ -163,6 +165,12 @@ async def _begin_or_take_up(
         screening=report.screening,
         log_root=request.log_root,
     )
+
+
+async def _refuse_batches(store: SqliteStore, experiments: Sequence[Experiment]) -> None:
+    """:raises BatchesOpenError: what is left of one of them is in batches, and would be paid for twice"""
+    for experiment in filter(is_incomplete, experiments):
+        await refuse_open_batches(store, experiment.experiment_id)
 
 
 class _Passage:

@@ -405,6 +405,20 @@ async def test_while_a_batch_is_open_its_experiment_cannot_be_run(open_rig: Open
         assert await rig.resume() is ExitCode.COMPLETED
 
 
+async def test_while_a_batch_is_open_the_sweep_of_its_experiment_cannot_go_on(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        config, two = rig.write_config(run__max_tokens_total=1), {"run": {"seed": [1, 2]}}
+        assert await rig.sweep(config, **two) is ExitCode.TEMPORARY
+        await rig.export()
+        n_calls = rig.endpoint.stats().calls
+        config = rig.write_config()
+        with pytest.raises(BatchesOpenError):
+            await rig.sweep(config, **two)
+        assert rig.endpoint.stats().calls == n_calls
+        await rig.cancel()
+        assert await rig.sweep(config, **two) is ExitCode.COMPLETED
+
+
 async def test_another_experiment_of_the_same_database_is_free_to_run(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         config = rig.write_config()
