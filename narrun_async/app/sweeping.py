@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
-from narrun_async.app.databases import writing
+from narrun_async.app.databases import reading, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
 from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, take_in_source, take_up
@@ -82,24 +82,54 @@ def load_sweep(path: Path, environment: Mapping[str, str], overrides: Mapping[st
 
 
 async def preview_sweep(request: SweepRequest, environment: Mapping[str, str], *, tell: Tell) -> ExitCode:
-    """`--dry-run`: every experiment that the sweep would make. Reads only; nothing is written, nothing is sent.
+    """`--dry-run`: every experiment that the sweep would make, or what is left of each once it has begun.
+
+    Reads only; nothing is written, nothing is sent.
 
     :raises NarrunError: as the sweep itself would
     """
     definition = load_sweep(request.sweep_file, environment, request.overrides)
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
-    preview = await preview_new(database, config)
-    n_cells = len(definition.cells)
-    tell(f"sweep      {definition.document.name}: {n_cells} experiments in {database}")
-    for position, cell in enumerate(definition.cells, start=1):
-        tell(f"{position:>9}  {label_of(cell.settings)}")
-    n_to_ask = preview.n_to_ask
-    tell(f"to do      {n_cells} x {n_to_ask:,} = {n_cells * n_to_ask:,} narratives of {config.data.file}")
-    for label, words in uncalled_rows(preview.uncalled, preview.placeholder_rules):
-        tell(f"{label:<11}{words}")
+    lines = await _begun_lines(database, definition, request, environment)
+    for line in lines or await _new_lines(database, definition):
+        tell(line)
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
+
+
+async def _new_lines(database: Path, definition: _Definition) -> Sequence[str]:
+    config, n_cells = definition.cells[0].config, len(definition.cells)
+    preview = await preview_new(database, config)
+    n_to_ask = preview.n_to_ask
+    return [
+        f"sweep      {definition.document.name}: {n_cells} experiments in {database}",
+        *(f"{position:>9}  {label_of(cell.settings)}" for position, cell in enumerate(definition.cells, start=1)),
+        f"to do      {n_cells} x {n_to_ask:,} = {n_cells * n_to_ask:,} narratives of {config.data.file}",
+        *(f"{label:<11}{words}" for label, words in uncalled_rows(preview.uncalled, preview.placeholder_rules)),
+    ]
+
+
+async def _begun_lines(
+    database: Path, definition: _Definition, request: SweepRequest, environment: Mapping[str, str]
+) -> Sequence[str]:
+    """Nothing where the sweep has not begun."""
+    if not database.exists():
+        return ()
+    async with reading(database) as store:
+        name = definition.document.name
+        experiments = await find_begun_sweep(store, name=name, definition_sha256=definition.sha256)
+        if experiments is None:
+            return ()
+        await _refuse_batches(store, experiments)
+        lines, n_to_ask = [_progress_line(name, experiments)], 0
+        for position, (experiment, cell) in enumerate(zip(experiments, definition.cells, strict=True), start=1):
+            n_remaining = 0
+            if is_incomplete(experiment):
+                plan = await _plan(store, database, experiment, cell, request, environment)
+                n_remaining, n_to_ask = plan.n_remaining, n_to_ask + plan.n_to_ask
+            lines.append(f"{position:>9}  {label_of(cell.settings)}: {n_remaining:,} to do")
+    return [*lines, f"to do      {n_to_ask:,} narratives are to be asked"]
 
 
 async def run_sweep(
@@ -173,6 +203,19 @@ async def _refuse_batches(store: SqliteStore, experiments: Sequence[Experiment])
         await refuse_open_batches(store, experiment.experiment_id)
 
 
+async def _plan(
+    store: SqliteStore,
+    database: Path,
+    experiment: Experiment,
+    cell: SweepCell,
+    request: SweepRequest,
+    environment: Mapping[str, str],
+) -> RunPlan:
+    """What is left of one experiment. Only reads."""
+    wanted = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=request.log_root)
+    return await take_up(store, database, wanted, environment, cell.config)
+
+
 class _Passage:
     """The way through the experiments of a sweep, one run after another."""
 
@@ -232,8 +275,7 @@ class _Passage:
         return ExitCode.COMPLETED
 
     async def _plan(self, experiment: Experiment, cell: SweepCell) -> RunPlan:
-        request = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=self._request.log_root)
-        plan = await take_up(self._store, self._database, request, self._environment, cell.config)
+        plan = await _plan(self._store, self._database, experiment, cell, self._request, self._environment)
         is_new = not await self._store.list_runs(experiment.experiment_id)
         notices = [notice for notice in plan.notices if notice not in self._told]
         self._told.update(notices)
