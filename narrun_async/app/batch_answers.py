@@ -196,7 +196,7 @@ async def _download(provider: BatchProvider, batch: Batch, directory: Path, tell
     for file_id, path in ((batch.output_file_id, files.output), (batch.error_file_id, files.errors)):
         if file_id is None:
             continue
-        if not path.exists():
+        if not _is_of(batch, path):
             with WholeFile(path) as file:
                 failure = await provider.download_file(file_id, file.write, max_bytes=most)
                 if failure is not None:
@@ -205,6 +205,13 @@ async def _download(provider: BatchProvider, batch: Batch, directory: Path, tell
                 tell(f"batch {batch.number}: fetched {file.n_bytes:,} bytes of {path.suffixes[0][1:]}")
         found.append(path)
     return found
+
+
+def _is_of(batch: Batch, path: Path) -> bool:
+    """Whether a batch's answers were fetched already. A file from before its export is of another batch of that number,
+    which a database that was put back from a copy has forgotten.
+    """
+    return path.exists() and path.stat().st_mtime >= batch.exported_at.timestamp()
 
 
 async def _collect_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -635,6 +636,19 @@ async def test_waiting_outlasts_a_provider_that_is_away_for_a_while(open_rig: Op
 
             beside.start_soon(come_back)
             assert await rig.poll(waits=True) is ExitCode.COMPLETED
+
+
+async def test_an_output_file_that_is_older_than_its_batch_is_not_taken_for_its_answers(open_rig: OpenRig) -> None:
+    """It may lie there from before the database was put back from a copy."""
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        (requests,) = Path("logs").rglob("batch-0001.jsonl")
+        stale = write_lines(requests.with_name("batch-0001.output.jsonl"), [])
+        os.utime(stale, (1_600_000_000, 1_600_000_000))
+        await rig.submit()
+        await rig.poll(waits=True)
+        assert await rig.collect() is ExitCode.COMPLETED
+        assert rig.n_missing() == 0
 
 
 async def test_answers_that_are_here_already_are_collected_without_asking_anybody_again(open_rig: OpenRig) -> None:
