@@ -58,6 +58,10 @@ class FailureClass(StrEnum):
     PERMANENT = "permanent"
 
 
+#: classes that decide a narrative without another attempt
+DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailure:
     """One failed attempt, judged."""
