@@ -117,12 +117,11 @@ async def _begun_lines(
     if not database.exists():
         return ()
     async with reading(database) as store:
-        name = definition.document.name
-        experiments = await find_begun_sweep(store, name=name, definition_sha256=definition.sha256)
+        experiments = await _find_begun(store, definition)
         if experiments is None:
             return ()
         await _refuse_batches(store, experiments)
-        lines, n_to_ask = [_progress_line(name, experiments)], 0
+        lines, n_to_ask = [_progress_line(definition.document.name, experiments)], 0
         for position, (experiment, cell) in enumerate(zip(experiments, definition.cells, strict=True), start=1):
             n_remaining = 0
             if is_incomplete(experiment):
@@ -173,11 +172,19 @@ async def run_sweep(
     return exit_code
 
 
+async def _find_begun(store: SqliteStore, definition: _Definition) -> Sequence[Experiment] | None:
+    return await find_begun_sweep(
+        store,
+        name=definition.document.name,
+        definition_sha256=definition.sha256,
+        configs=[cell.config for cell in definition.cells],
+    )
+
+
 async def _begin_or_take_up(
     store: SqliteStore, definition: _Definition, request: SweepRequest, tell: Tell
 ) -> Sequence[Experiment]:
-    name = definition.document.name
-    begun = await find_begun_sweep(store, name=name, definition_sha256=definition.sha256)
+    begun = await _find_begun(store, definition)
     if begun is not None:
         return begun
     config = definition.cells[0].config
@@ -186,7 +193,7 @@ async def _begin_or_take_up(
         tell(line)
     return await begin_sweep(
         store,
-        name=name,
+        name=definition.document.name,
         definition_sha256=definition.sha256,
         notes=definition.document.notes,
         sweep_file=request.sweep_file,
