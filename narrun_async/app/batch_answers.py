@@ -96,7 +96,7 @@ async def _ask_and_note(request: BatchRequest, tell: Tell) -> Sequence[tuple[Bat
     if not any(is_news(batch, remote) for batch, remote in told):
         return told
     try:
-        async with writing(request.database, purpose="batch poll") as (store, _):
+        async with writing(request.database, purpose="batch poll", tell=tell) as (store, _):
             return [
                 (await note(store, batch, remote), remote) if is_news(batch, remote) else (batch, remote)
                 for batch, remote in told
@@ -159,7 +159,7 @@ async def collect_batches(request: BatchRequest, options: CollectOptions, *, tel
         for batch in open_batches:
             tell(f"batch {batch.number}: {batch.state.value} {batch.remote_status or ''}".rstrip())
         tell("nothing to collect" if not open_batches else "nothing to collect yet")
-        async with writing(request.database, purpose="batch collect") as (store, _):
+        async with writing(request.database, purpose="batch collect", tell=tell) as (store, _):
             await remove_closed_files(store, experiment, request.run.log_root, tell)
         return ExitCode.TEMPORARY if open_batches else ExitCode.COMPLETED
     if obstacle is not None:
@@ -225,7 +225,7 @@ async def _collect_files(
 ) -> ExitCode:
     """:param numbers: the batches that the files answer; None: whichever do"""
     run = request.run
-    async with writing(request.database, purpose="batch collect") as (store, _):
+    async with writing(request.database, purpose="batch collect", tell=tell) as (store, _):
         plan = await take_up(store, request.database, run, request.environment, None)
         tell_plan(plan, tell)
         experiment = plan.experiment

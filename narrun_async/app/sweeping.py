@@ -27,7 +27,6 @@ from narrun_async.operations.experiments import is_incomplete
 from narrun_async.operations.sweeping import begin_sweep, find_begun_sweep
 from narrun_async.reporting.banner import uncalled_rows
 from narrun_async.reporting.ingest_lines import ingest_lines
-from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.sweep_lines import SweepRow, ranking_lines
 from narrun_async.runner import RunResult
@@ -145,9 +144,7 @@ async def run_sweep(
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
     check_endpoint(config, environment, api_url=None)
-    async with writing(database, purpose=f"sweep {definition.document.name}") as (store, _):
-        for line in migrated_lines(store.migrated):
-            tell(line)
+    async with writing(database, purpose=f"sweep {definition.document.name}", tell=tell) as (store, _):
         experiments = await _begin_or_take_up(store, definition, request, tell)
         tell(_progress_line(definition.document.name, experiments))
         exit_code = ExitCode.COMPLETED
