@@ -384,6 +384,18 @@ async def test_only_the_file_that_was_exported_is_sent(open_rig: OpenRig, tmp_pa
         assert rig.endpoint.batches.stats().uploads == 0
 
 
+async def test_requests_that_an_export_left_behind_when_it_was_killed_are_removed_by_the_next(
+    open_rig: OpenRig,
+) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        (requests,) = Path("logs").rglob("batch-0001.jsonl")
+        for name in ("batch-0007.jsonl", ".batch-0007.jsonl.4711"):
+            requests.with_name(name).write_text("made up\n")
+        await rig.export()
+        assert rig.batch_files() == ["batch-0001.jsonl"]
+
+
 # --- while a batch is open -------------------------------------------------------------------------------------------
 
 

@@ -488,6 +488,15 @@ async def test_one_whose_settings_are_lost_can_still_be_nothing_to_do(path: Path
         await resume(path, retry_errors_only=True)
 
 
+async def test_one_whose_results_lost_their_narratives_over_an_id_is_not_taken_up(path: Path) -> None:
+    with writing_legacy(path, "c") as file:
+        file.add_narrative("100000")
+        file.add_experiment(X)
+        file.add_result(X, "1e+05", "cme")
+    with pytest.raises(BadInputError, match="paid for again"):
+        await resume(path)
+
+
 async def test_a_command_of_batches_that_brings_a_file_up_to_date_says_so(path: Path) -> None:
     with writing_legacy(path, "a") as file:
         add_narratives(file)

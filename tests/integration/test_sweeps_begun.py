@@ -35,3 +35,14 @@ async def test_a_sweep_that_an_earlier_version_began_goes_on(tmp_path: Path, mon
             await rig.sweep(rig.write_config(model__top_p=0.9), **TWO)
         assert await rig.sweep(rig.write_config(), **TWO) is ExitCode.COMPLETED
         assert rig.ask_one("SELECT COUNT(*) FROM experiments") == 2
+
+
+async def test_refusals_that_are_not_in_a_row_do_not_stop_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_batch_rig(tmp_path, known_models=("m1", "m2")) as rig:
+        models = ["no1", "no2", "m1", "no3", "m2"]
+        assert await rig.sweep(rig.write_config(n_narratives=3), model={"name": models}) is ExitCode.CONFIGURATION
+        statuses = [row["status"] for row in rig.ask("SELECT status FROM experiments ORDER BY sweep_position")]
+        assert statuses == ["failed", "failed", "completed", "failed", "completed"]
