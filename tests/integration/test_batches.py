@@ -895,6 +895,20 @@ async def test_scrubbing_names_batch_files_and_answers_that_come_later_are_refus
             await rig.export()
 
 
+async def test_answers_to_retried_errors_do_not_come_back_after_a_scrubbing(open_rig: OpenRig) -> None:
+    """Nothing is missing here, so that a run would have had nothing to refuse."""
+    async with open_rig(fault_rates={"refusal": 0.3}) as rig:
+        await rig.all_of_it(rig.write_config())
+        rig.endpoint.change_behaviour(fault_rates={})
+        await rig.export(retry_errors_only=True)
+        await rig.submit()
+        await scrub_database(rig.database, dry_run=False, confirm=lambda _: None, tell=lambda _: None)
+        before = rig.rows()
+        with pytest.raises(BadInputError, match="scrubbed"):
+            await rig.collect()
+        assert rig.rows() == before
+
+
 async def test_purging_destroys_batch_files_and_says_what_it_cannot_reach(open_rig: OpenRig, tmp_path: Path) -> None:
     async with open_rig() as rig:
         await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=20))

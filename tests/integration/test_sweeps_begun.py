@@ -35,6 +35,8 @@ async def test_a_sweep_that_an_earlier_version_began_goes_on(tmp_path: Path, mon
             await rig.sweep(rig.write_config(model__top_p=0.9), **TWO)
         assert await rig.sweep(rig.write_config(), **TWO) is ExitCode.COMPLETED
         assert rig.ask_one("SELECT COUNT(*) FROM experiments") == 2
+        modes = [row["mode"] for row in rig.ask("SELECT mode FROM runs ORDER BY run_id")]
+        assert modes == ["new", "resume", "new"]
 
 
 async def test_refusals_that_are_not_in_a_row_do_not_stop_a_sweep(
