@@ -58,6 +58,10 @@ class FailureClass(StrEnum):
     PERMANENT = "permanent"
 
 
+#: classes that decide a narrative without another attempt
+DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailure:
     """One failed attempt, judged."""
@@ -182,12 +186,19 @@ class _ErrorBody:
     param: str = ""
     #: Azure's more exact code inside the error
     inner_code: str = ""
+    #: what moderation flagged in the text is told beside the error (OpenRouter)
+    is_flagged: bool = False
     #: free text: it may quote the prompt, so it is shown only with fatal failures
     message: str = ""
 
     @property
     def names(self) -> frozenset[str]:
         return frozenset({self.code.lower(), self.type.lower(), self.inner_code.lower()})
+
+    @property
+    def is_filter(self) -> bool:
+        """The text was refused, and not the request."""
+        return self.is_flagged or bool(self.names & _FILTER_CODES)
 
     @property
     def explains_nothing(self) -> bool:
@@ -218,8 +229,7 @@ def judge_reply(reply: RawReply, *, now: datetime | None = None) -> CallFailure 
         wait_s = parse_retry_after(reply.headers, now)
         return _failed(FailureClass.TRANSIENT, ErrorCategory.SERVER_ERROR, status, error, retry_after_s=wait_s)
     if 400 <= status < 500 or status == 501:
-        is_filter = bool(error.names & _FILTER_CODES)
-        category = ErrorCategory.CONTENT_FILTER if is_filter else ErrorCategory.BAD_REQUEST
+        category = ErrorCategory.CONTENT_FILTER if error.is_filter else ErrorCategory.BAD_REQUEST
         is_unexplained = status == 400 and error.explains_nothing
         return _failed(FailureClass.PERMANENT, category, status, error, is_unexplained=is_unexplained)
     return _failed(FailureClass.TRANSIENT, ErrorCategory.BAD_ENVELOPE, status, error)
@@ -235,6 +245,8 @@ def _is_context_overflow(status: int, error: _ErrorBody) -> bool:
 
 def _judge_fatal(status: int, error: _ErrorBody) -> CallFailure | None:
     """Failures of the configuration among the 4xx."""
+    if status == 403 and error.is_filter:
+        return None
     if status in (401, 403):
         # Not quoted: such messages repeat the key that was sent.
         unquoted = _ErrorBody(code=error.code, type=error.type)
@@ -316,12 +328,13 @@ def _read_error(body: bytes) -> _ErrorBody:
         return _ErrorBody(message=error)
     if not isinstance(error, dict):
         return _ErrorBody()
-    message, inner = error.get("message"), error.get("innererror")
+    message, inner, metadata = error.get("message"), error.get("innererror"), error.get("metadata")
     return _ErrorBody(
         code=_identifier(error.get("code")),
         type=_identifier(error.get("type")),
         param=_identifier(error.get("param")),
         inner_code=_identifier(inner.get("code")) if isinstance(inner, dict) else "",
+        is_flagged=isinstance(metadata, dict) and "flagged_input" in metadata,
         message=message if isinstance(message, str) else "",
     )
 

@@ -96,7 +96,7 @@ async def _ask_and_note(request: BatchRequest, tell: Tell) -> Sequence[tuple[Bat
     if not any(is_news(batch, remote) for batch, remote in told):
         return told
     try:
-        async with writing(request.database, purpose="batch poll") as (store, _):
+        async with writing(request.database, purpose="batch poll", tell=tell) as (store, _):
             return [
                 (await note(store, batch, remote), remote) if is_news(batch, remote) else (batch, remote)
                 for batch, remote in told
@@ -159,7 +159,7 @@ async def collect_batches(request: BatchRequest, options: CollectOptions, *, tel
         for batch in open_batches:
             tell(f"batch {batch.number}: {batch.state.value} {batch.remote_status or ''}".rstrip())
         tell("nothing to collect" if not open_batches else "nothing to collect yet")
-        async with writing(request.database, purpose="batch collect") as (store, _):
+        async with writing(request.database, purpose="batch collect", tell=tell) as (store, _):
             await remove_closed_files(store, experiment, request.run.log_root, tell)
         return ExitCode.TEMPORARY if open_batches else ExitCode.COMPLETED
     if obstacle is not None:
@@ -196,7 +196,7 @@ async def _download(provider: BatchProvider, batch: Batch, directory: Path, tell
     for file_id, path in ((batch.output_file_id, files.output), (batch.error_file_id, files.errors)):
         if file_id is None:
             continue
-        if not path.exists():
+        if not _is_of(batch, path):
             with WholeFile(path) as file:
                 failure = await provider.download_file(file_id, file.write, max_bytes=most)
                 if failure is not None:
@@ -205,6 +205,13 @@ async def _download(provider: BatchProvider, batch: Batch, directory: Path, tell
                 tell(f"batch {batch.number}: fetched {file.n_bytes:,} bytes of {path.suffixes[0][1:]}")
         found.append(path)
     return found
+
+
+def _is_of(batch: Batch, path: Path) -> bool:
+    """Whether a batch's answers were fetched already. A file from before its export is of another batch of that number,
+    which a database that was put back from a copy has forgotten.
+    """
+    return path.exists() and path.stat().st_mtime >= batch.exported_at.timestamp()
 
 
 async def _collect_files(
@@ -218,7 +225,7 @@ async def _collect_files(
 ) -> ExitCode:
     """:param numbers: the batches that the files answer; None: whichever do"""
     run = request.run
-    async with writing(request.database, purpose="batch collect") as (store, _):
+    async with writing(request.database, purpose="batch collect", tell=tell) as (store, _):
         plan = await take_up(store, request.database, run, request.environment, None)
         tell_plan(plan, tell)
         experiment = plan.experiment

@@ -81,7 +81,7 @@ async def export_experiment(
     if new is not None and new.model.response_format == AUTO:
         raise UsageError(UNDECIDED, advice="say json_schema, json_object or off in the configuration")
     database = chosen_database(run, new, environment)
-    async with writing(database, purpose="batch export") as (store, _):
+    async with writing(database, purpose="batch export", tell=tell) as (store, _):
         if new is None:
             plan = await take_up(store, database, run, environment, None)
         else:
@@ -139,7 +139,7 @@ async def submit_batches(request: BatchRequest, *, resubmit: bool, tell: Tell) -
     :raises NarrunError: what was submitted before stays so, and is known
     """
     run, database = request.run, request.database
-    async with writing(database, purpose="batch submit") as (store, _):
+    async with writing(database, purpose="batch submit", tell=tell) as (store, _):
         plan = await take_up(store, database, run, request.environment, None)
         tell_plan(plan, tell)
         batches = await chosen_batches(store, plan.experiment, request.numbers, states=UNSENT)
@@ -204,7 +204,7 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
     :raises NarrunError: the provider cannot be asked, or refuses; batches before this one are done with
     """
     run, database = request.run, request.database
-    async with writing(database, purpose="batch cancel") as (store, _):
+    async with writing(database, purpose="batch cancel", tell=tell) as (store, _):
         experiment = await find_experiment(store, named(run.experiment_id))
         batches = await chosen_batches(store, experiment, request.numbers, states=OPEN)
         if not abandons:

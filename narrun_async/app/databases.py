@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from narrun_async.config import DataSection
 from narrun_async.errors import StorageError
 from narrun_async.logs import make_private_directory
 from narrun_async.operations.ingesting import SourceFile
+from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.sources import file_checksum, file_md5, open_source
 from narrun_async.sources.screening_rules import load_rules
 from narrun_async.stores import (
@@ -42,9 +43,12 @@ def checked_database(path: Path) -> Path:
 
 
 @asynccontextmanager
-async def writing(path: Path, *, purpose: str, dedupe: bool = True) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
+async def writing(
+    path: Path, *, purpose: str, tell: Callable[[str], None], dedupe: bool = True
+) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
     """The database, ours alone until the end.
 
+    :param tell: one line for a person, of what bringing the file up to date has changed
     :param dedupe: set older results of the same narrative aside where the predecessor left several, instead of refusing
     :raises LockHeldError: another process works on it
     :raises StorageError: it cannot be used; it is left as it was
@@ -57,6 +61,8 @@ async def writing(path: Path, *, purpose: str, dedupe: bool = True) -> AsyncIter
     with DatabaseLock(path, purpose=purpose) as lock:
         store = await open_sqlite_writer(path, dedupe=dedupe)
         try:
+            for line in migrated_lines(store.migrated):
+                tell(line)
             yield store, lock
         finally:
             await store.aclose()

@@ -45,7 +45,6 @@ from narrun_async.progress import Progress
 from narrun_async.progress.commits import CommitJournal
 from narrun_async.reporting.banner import UNSCREENED_NOTICE, answer_words
 from narrun_async.reporting.estimate_lines import estimate_lines
-from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.stores import SqliteStore
 
 #: in flight while estimating where the configuration says `auto`: what a run begins with
@@ -83,9 +82,7 @@ async def estimate_experiment(
         )
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
-    async with writing(database, purpose="estimate") as (store, _):
-        for line in migrated_lines(store.migrated):
-            tell(line)
+    async with writing(database, purpose="estimate", tell=tell) as (store, _):
         plan = await plan_new(store, request, config, notices(config, environment))
         tell_plan(plan, tell)
         items = await pick_items(store, plan.experiment, n_remaining=plan.n_to_ask, k=k)

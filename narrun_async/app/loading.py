@@ -11,7 +11,7 @@ from narrun_async.operations.ingesting import ingest
 from narrun_async.operations.repairing import find_repairs, plan_repairs
 from narrun_async.operations.screening import screen
 from narrun_async.reporting.ingest_lines import ingest_lines, screening_lines
-from narrun_async.reporting.legacy_lines import id_lines, migrated_lines, set_aside_lines
+from narrun_async.reporting.legacy_lines import id_lines, set_aside_lines
 from narrun_async.reporting.wording import printable
 from narrun_async.sources.screening_rules import load_rules
 from narrun_async.stores import foresee_migration
@@ -19,8 +19,9 @@ from narrun_async.stores import foresee_migration
 
 async def ingest_file(database: Path, data: DataSection, *, dedupe: bool) -> Sequence[str]:
     """Load a file, unless the database holds it."""
-    async with writing(database, purpose=f"ingest {data.file}", dedupe=dedupe) as (store, _):
-        return [*migrated_lines(store.migrated), *ingest_lines(await ingest(store, source_file(data)))]
+    lines: list[str] = []
+    async with writing(database, purpose=f"ingest {data.file}", tell=lines.append, dedupe=dedupe) as (store, _):
+        return [*lines, *ingest_lines(await ingest(store, source_file(data)))]
 
 
 async def screen_database(database: Path, rules_file: Path | None) -> Sequence[str]:
@@ -29,10 +30,10 @@ async def screen_database(database: Path, rules_file: Path | None) -> Sequence[s
     :raises ConfigurationError: the rule file is wrong; nothing was changed
     """
     rules = load_rules(rules_file)
-    async with writing(database, purpose="screen") as (store, _):
+    lines: list[str] = []
+    async with writing(database, purpose="screen", tell=lines.append) as (store, _):
         screened = await screen(store, rules)
-    found = [line for one in screened for line in screening_lines(one.source, one.screening)]
-    return [*migrated_lines(store.migrated), *found]
+    return lines + [line for one in screened for line in screening_lines(one.source, one.screening)]
 
 
 async def migrate_database(database: Path, *, dedupe: bool, fix_ids: bool) -> Sequence[str]:
@@ -40,8 +41,8 @@ async def migrate_database(database: Path, *, dedupe: bool, fix_ids: bool) -> Se
 
     :raises NarrunError: it is in use, or cannot be used; it is left as it was
     """
-    async with writing(database, purpose="migrate", dedupe=dedupe) as (store, _):
-        lines = migrated_lines(store.migrated)
+    lines: list[str] = []
+    async with writing(database, purpose="migrate", tell=lines.append, dedupe=dedupe) as (store, _):
         plan = await find_repairs(store)
         backup = None
         if fix_ids and plan.repairs:

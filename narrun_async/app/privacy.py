@@ -15,7 +15,6 @@ from narrun_async.errors import LockHeldError, StorageError, UsageError
 from narrun_async.models import Batch, FoundFiles
 from narrun_async.operations.purging import Certificate, beyond_reach, purge
 from narrun_async.operations.scrubbing import scrub
-from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.privacy_lines import purge_plan_lines, scrub_done_lines, scrub_plan_lines
 from narrun_async.stores import DatabaseLock, SqliteStore, database_is_locked, find_holder
 from narrun_async.stores.removal import BATCH_NAMES, BATCHES_DIRECTORY, DOOMED_SUFFIX, find_files
@@ -43,8 +42,7 @@ async def scrub_database(database: Path, *, dry_run: bool, confirm: Confirm, tel
             _tell_all(scrub_plan_lines(database, await store.survey_texts(), await _open_batches(store)), tell)
         tell("dry run: nothing was changed")
         return
-    async with writing(database, purpose="scrub") as (store, _):
-        _tell_all(migrated_lines(store.migrated), tell)
+    async with writing(database, purpose="scrub", tell=tell) as (store, _):
         _tell_all(scrub_plan_lines(database, await store.survey_texts(), await _open_batches(store)), tell)
         confirm(database)
         record = await scrub(store, host=socket.gethostname())

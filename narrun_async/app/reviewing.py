@@ -57,7 +57,7 @@ async def sample_review(
     :raises BadInputError: the texts were scrubbed
     :raises StorageError: a workbook cannot be written; `rewrite_workbook` writes it again
     """
-    async with writing(database, purpose="review sample") as (store, _):
+    async with writing(database, purpose="review sample", tell=tell) as (store, _):
         experiment = await find_shown(store, wanted)
         await refuse_scrubbed(store, experiment.cohort)
         review = await draw_review(store, experiment, request)
@@ -77,7 +77,7 @@ async def adjudicate_review(database: Path, review_id: ReviewId, reader: str, di
 
     :raises UsageError: there is nothing to decide
     """
-    async with writing(database, purpose="review adjudicate") as (store, _):
+    async with writing(database, purpose="review adjudicate", tell=tell) as (store, _):
         state = await store.load_review(review_id)
         keys = disputed_keys(state)
         if not keys:
@@ -109,7 +109,7 @@ async def import_workbooks(
 
     :raises BadInputError: one is not what was written; those before it were taken
     """
-    async with writing(database, purpose="review import") as (store, _):
+    async with writing(database, purpose="review import", tell=tell) as (store, _):
         for file in files:
             state = await _import(store, file, accepts_partial=accepts_partial, replaces=replaces, tell=tell)
             for line in _agreement_lines(state):

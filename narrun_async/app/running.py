@@ -36,7 +36,6 @@ from narrun_async.operations.previewing import Preview, preview_file, preview_so
 from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, answer_words, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
-from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.tables import summary_lines
 from narrun_async.runner import RunResult
@@ -66,9 +65,7 @@ async def run_experiment(
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     if given is not None and not resume:
         check_endpoint(given, environment, api_url=None)
-    async with writing(database, purpose="run", dedupe=request.dedupe) as (store, lock):
-        for line in migrated_lines(store.migrated):
-            tell(line)
+    async with writing(database, purpose="run", tell=tell, dedupe=request.dedupe) as (store, lock):
         plan: RunPlan | NothingToDo
         if resume:
             plan = await plan_resume(store, database, request, environment, given)

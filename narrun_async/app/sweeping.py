@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
-from narrun_async.app.databases import writing
+from narrun_async.app.databases import reading, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
 from narrun_async.app.invocation import this_program
@@ -23,11 +23,11 @@ from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, l
 from narrun_async.errors import ConfigurationError, ExitCode
 from narrun_async.limits import Budget, EndpointLimits
 from narrun_async.models import Experiment, ExperimentId, ExperimentStatus, RunMode
+from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.experiments import is_incomplete
 from narrun_async.operations.sweeping import begin_sweep, find_begun_sweep
 from narrun_async.reporting.banner import uncalled_rows
 from narrun_async.reporting.ingest_lines import ingest_lines
-from narrun_async.reporting.legacy_lines import migrated_lines
 from narrun_async.reporting.summary import load_summary
 from narrun_async.reporting.sweep_lines import SweepRow, ranking_lines
 from narrun_async.runner import RunResult
@@ -82,24 +82,53 @@ def load_sweep(path: Path, environment: Mapping[str, str], overrides: Mapping[st
 
 
 async def preview_sweep(request: SweepRequest, environment: Mapping[str, str], *, tell: Tell) -> ExitCode:
-    """`--dry-run`: every experiment that the sweep would make. Reads only; nothing is written, nothing is sent.
+    """`--dry-run`: every experiment that the sweep would make, or what is left of each once it has begun.
+
+    Reads only; nothing is written, nothing is sent.
 
     :raises NarrunError: as the sweep itself would
     """
     definition = load_sweep(request.sweep_file, environment, request.overrides)
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
-    preview = await preview_new(database, config)
-    n_cells = len(definition.cells)
-    tell(f"sweep      {definition.document.name}: {n_cells} experiments in {database}")
-    for position, cell in enumerate(definition.cells, start=1):
-        tell(f"{position:>9}  {label_of(cell.settings)}")
-    n_to_ask = preview.n_to_ask
-    tell(f"to do      {n_cells} x {n_to_ask:,} = {n_cells * n_to_ask:,} narratives of {config.data.file}")
-    for label, words in uncalled_rows(preview.uncalled, preview.placeholder_rules):
-        tell(f"{label:<11}{words}")
+    lines = await _begun_lines(database, definition, request, environment)
+    for line in lines or await _new_lines(database, definition):
+        tell(line)
     tell("dry run: nothing was written, nothing was sent")
     return ExitCode.COMPLETED
+
+
+async def _new_lines(database: Path, definition: _Definition) -> Sequence[str]:
+    config, n_cells = definition.cells[0].config, len(definition.cells)
+    preview = await preview_new(database, config)
+    n_to_ask = preview.n_to_ask
+    return [
+        f"sweep      {definition.document.name}: {n_cells} experiments in {database}",
+        *(f"{position:>9}  {label_of(cell.settings)}" for position, cell in enumerate(definition.cells, start=1)),
+        f"to do      {n_cells} x {n_to_ask:,} = {n_cells * n_to_ask:,} narratives of {config.data.file}",
+        *(f"{label:<11}{words}" for label, words in uncalled_rows(preview.uncalled, preview.placeholder_rules)),
+    ]
+
+
+async def _begun_lines(
+    database: Path, definition: _Definition, request: SweepRequest, environment: Mapping[str, str]
+) -> Sequence[str]:
+    """Nothing where the sweep has not begun."""
+    if not database.exists():
+        return ()
+    async with reading(database) as store:
+        experiments = await _find_begun(store, definition)
+        if experiments is None:
+            return ()
+        await _refuse_batches(store, experiments)
+        lines, n_to_ask = [_progress_line(definition.document.name, experiments)], 0
+        for position, (experiment, cell) in enumerate(zip(experiments, definition.cells, strict=True), start=1):
+            n_remaining = 0
+            if is_incomplete(experiment):
+                plan = await _plan(store, database, experiment, cell, request, environment)
+                n_remaining, n_to_ask = plan.n_remaining, n_to_ask + plan.n_to_ask
+            lines.append(f"{position:>9}  {label_of(cell.settings)}: {n_remaining:,} to do")
+    return [*lines, f"to do      {n_to_ask:,} narratives are to be asked"]
 
 
 async def run_sweep(
@@ -116,13 +145,12 @@ async def run_sweep(
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
     check_endpoint(config, environment, api_url=None)
-    async with writing(database, purpose=f"sweep {definition.document.name}") as (store, _):
-        for line in migrated_lines(store.migrated):
-            tell(line)
+    async with writing(database, purpose=f"sweep {definition.document.name}", tell=tell) as (store, _):
         experiments = await _begin_or_take_up(store, definition, request, tell)
         tell(_progress_line(definition.document.name, experiments))
         exit_code = ExitCode.COMPLETED
         if any(map(is_incomplete, experiments)):
+            await _refuse_batches(store, experiments)
             async with open_endpoint(config, environment, api_url=None) as endpoint:
                 most_calls = calls_in_room(n_files, is_simulated=endpoint.is_simulated)
                 tell(f"endpoint   {endpoint.url}, {pace_words(config.operational)}")
@@ -142,11 +170,19 @@ async def run_sweep(
     return exit_code
 
 
+async def _find_begun(store: SqliteStore, definition: _Definition) -> Sequence[Experiment] | None:
+    return await find_begun_sweep(
+        store,
+        name=definition.document.name,
+        definition_sha256=definition.sha256,
+        configs=[cell.config for cell in definition.cells],
+    )
+
+
 async def _begin_or_take_up(
     store: SqliteStore, definition: _Definition, request: SweepRequest, tell: Tell
 ) -> Sequence[Experiment]:
-    name = definition.document.name
-    begun = await find_begun_sweep(store, name=name, definition_sha256=definition.sha256)
+    begun = await _find_begun(store, definition)
     if begun is not None:
         return begun
     config = definition.cells[0].config
@@ -155,7 +191,7 @@ async def _begin_or_take_up(
         tell(line)
     return await begin_sweep(
         store,
-        name=name,
+        name=definition.document.name,
         definition_sha256=definition.sha256,
         notes=definition.document.notes,
         sweep_file=request.sweep_file,
@@ -164,6 +200,25 @@ async def _begin_or_take_up(
         screening=report.screening,
         log_root=request.log_root,
     )
+
+
+async def _refuse_batches(store: SqliteStore, experiments: Sequence[Experiment]) -> None:
+    """:raises BatchesOpenError: what is left of one of them is in batches, and would be paid for twice"""
+    for experiment in filter(is_incomplete, experiments):
+        await refuse_open_batches(store, experiment.experiment_id)
+
+
+async def _plan(
+    store: SqliteStore,
+    database: Path,
+    experiment: Experiment,
+    cell: SweepCell,
+    request: SweepRequest,
+    environment: Mapping[str, str],
+) -> RunPlan:
+    """What is left of one experiment. Only reads."""
+    wanted = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=request.log_root)
+    return await take_up(store, database, wanted, environment, cell.config)
 
 
 class _Passage:
@@ -225,8 +280,7 @@ class _Passage:
         return ExitCode.COMPLETED
 
     async def _plan(self, experiment: Experiment, cell: SweepCell) -> RunPlan:
-        request = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=self._request.log_root)
-        plan = await take_up(self._store, self._database, request, self._environment, cell.config)
+        plan = await _plan(self._store, self._database, experiment, cell, self._request, self._environment)
         is_new = not await self._store.list_runs(experiment.experiment_id)
         notices = [notice for notice in plan.notices if notice not in self._told]
         self._told.update(notices)

@@ -37,6 +37,8 @@ IN_DOUBT = frozenset({CREATING})
 
 #: the provider's words for a batch that changes no more, whatever they are; any other word means that it goes on
 _ENDED_WORDS = frozenset({"completed", "failed", "expired", "cancelled", "canceled", "succeeded", "success", "error"})
+#: it was asked to stop
+_STOPPING_WORDS = frozenset({"cancelling", "canceling"})
 #: a file that cannot be used yet (Azure), and one that never will
 _FILE_IN_WORK = frozenset({"pending", "running", "notrunning", "processing", "uploading"})
 _FILE_BROKEN = frozenset({"error", "failed", "canceled", "cancelled", "deleted", "deleting"})
@@ -45,6 +47,11 @@ _FILE_BROKEN = frozenset({"error", "failed", "canceled", "cancelled", "deleted",
 def remote_has_ended(status: str) -> bool:
     """Whether a batch with that status has come to its end, good or bad."""
     return status.casefold() in _ENDED_WORDS
+
+
+def remote_will_end(status: str) -> bool:
+    """Whether there is nothing more to cancel: it has ended, or was asked to stop already."""
+    return remote_has_ended(status) or status.casefold() in _STOPPING_WORDS
 
 
 def file_is_in_work(status: str | None) -> bool:

@@ -38,6 +38,7 @@ from narrun_async.ports import ChatProvider
 from narrun_async.progress import Progress
 from narrun_async.prompting import Change, RequestTemplate
 from narrun_async.retrying import (
+    DECIDING,
     CallError,
     CallFailure,
     FailureClass,
@@ -50,9 +51,6 @@ from narrun_async.retrying import (
 #: an attempt of ours to see whether the endpoint is well is given up after this long, however long answers may take
 PROBE_DEADLINE_S = 30.0
 WORDS_ADVICE = "`narrun doctor CONFIG` shows what the endpoint says"
-
-#: failures that decide a narrative without another attempt
-_DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
 
 
 class Caller:
@@ -121,7 +119,7 @@ class Caller:
         coming: SecondTry | None = None
         if isinstance(judged, CallFailure) and judged.failure_class is FailureClass.FATAL:
             raise FatalEndpointError(judged.message, advice=WORDS_ADVICE if judged.quoted else "")
-        if isinstance(judged, CallFailure) and (judged.failure_class not in _DECIDING or judged.is_unexplained):
+        if isinstance(judged, CallFailure) and (judged.failure_class not in DECIDING or judged.is_unexplained):
             failure = judged
         else:
             self._record_answered(judged, taken_tokens=taken_tokens, started=started)

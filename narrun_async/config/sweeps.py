@@ -164,12 +164,15 @@ def expand_sweep(
 
 
 def label_of(settings: Mapping[str, str]) -> str:
-    """The settings of a cell on one line: `temperature=0.2, seed=1`; sections only where a key is in two of them."""
-    keys = [axis.partition(".")[2] for axis in settings]
-    return ", ".join(
-        f"{axis if keys.count(key) > 1 else key}={value}"
-        for (axis, value), key in zip(settings.items(), keys, strict=True)
-    )
+    """The settings of a cell on one line: `temperature=0.2, seed=1`."""
+    names = short_names([*settings])
+    return ", ".join(f"{name}={value}" for name, value in zip(names, settings.values(), strict=True))
+
+
+def short_names(axes: Sequence[str]) -> list[str]:
+    """Axes as people are shown them, with their sections only where two have a key of that name."""
+    keys = [axis.partition(".")[2] for axis in axes]
+    return [axis if keys.count(key) > 1 else key for axis, key in zip(axes, keys, strict=True)]
 
 
 def sweep_sha256(document: SweepDocument, cells: Sequence[SweepCell]) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 from narrun_async.models.experiments import Cohort
 from narrun_async.models.ids import ExperimentId, NarrativeId
 
-#: how R writes a large round number that it takes for a text: one digit, perhaps more of them, an exponent
-_AS_R_WRITES = re.compile(r"(?P<first>[1-9])(?:\.(?P<more>[0-9]{0,13}[1-9]))?e\+(?P<exponent>[0-9]{2,3})")
+#: how R writes a large round number that it takes for a text: one digit, perhaps more of them, an exponent; each number
+#: in one way, so that no two ids stand for the same
+_AS_R_WRITES = re.compile(r"(?P<first>[1-9])(?:\.(?P<more>[0-9]{0,13}[1-9]))?e\+(?P<exponent>[0-9]{2}|[1-9][0-9]{2})")
 #: R writes at most so many significant digits; of a longer number the last ones are gone
 _DIGITS_OF_R = 15
 

@@ -173,9 +173,9 @@ async def list_incomplete(store: ExperimentStore) -> Sequence[Experiment]:
 
 
 def require_snapshot(experiment: Experiment) -> str:
-    """The stored configuration.
+    """The stored configuration; whether it is still what was stored `verify` says.
 
-    :raises ConfigurationError: the experiment has none, or what is stored is not what was stored
+    :raises ConfigurationError: the experiment has none
     """
     if experiment.config_json is None:
         raise ConfigurationError(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from narrun_async.clock import local_now
-from narrun_async.config import ExperimentConfig
+from narrun_async.config import ExperimentConfig, config_from_snapshot, snapshot_sha256
 from narrun_async.errors import UsageError
 from narrun_async.models import DataSource, Experiment, Screening, Sweep, SweepId, SweepPlace
-from narrun_async.operations.experiments import freeze_experiment, is_incomplete
+from narrun_async.operations.experiments import freeze_experiment, is_incomplete, require_snapshot
 from narrun_async.ports import ExperimentStore, SourceStore, SweepStore
 
 
@@ -60,16 +60,19 @@ async def begin_sweep(
     return await store.list_sweep(sweep.sweep_id)
 
 
-async def find_begun_sweep(store: SweepStore, *, name: str, definition_sha256: str) -> Sequence[Experiment] | None:
+async def find_begun_sweep(
+    store: SweepStore, *, name: str, definition_sha256: str, configs: Sequence[ExperimentConfig]
+) -> Sequence[Experiment] | None:
     """The experiments of the sweep of that name, in their order; None where there is none yet.
 
+    :param configs: of each experiment that its file describes
     :raises UsageError: it was begun with other experiments, which this file does not describe any more
     """
     sweep = await store.find_sweep(name)
     if sweep is None:
         return None
     experiments = await store.list_sweep(sweep.sweep_id)
-    if sweep.definition_sha256 != definition_sha256:
+    if sweep.definition_sha256 != definition_sha256 and not _are_made_of(experiments, configs):
         n_open = sum(map(is_incomplete, experiments))
         raise UsageError(
             f"the sweep {name!r} was begun on {sweep.created_at} with other settings ({len(experiments)} experiments,"
@@ -77,3 +80,9 @@ async def find_begun_sweep(store: SweepStore, *, name: str, definition_sha256: s
             advice="give this one another `sweep.name`, or undo the change; `narrun resume ID` goes on with one",
         )
     return experiments
+
+
+def _are_made_of(experiments: Sequence[Experiment], configs: Sequence[ExperimentConfig]) -> bool:
+    """By their snapshots as they are read today: an earlier version wrote none of the keys that it did not know."""
+    stored = [snapshot_sha256(config_from_snapshot(require_snapshot(one))) for one in experiments]
+    return stored == [snapshot_sha256(one) for one in configs]

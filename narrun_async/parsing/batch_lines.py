@@ -43,7 +43,8 @@ def parse_batch_line(line: bytes) -> BatchLine | None:
         return BatchLine(custom_id=custom_id, reply=None, error_code=code)
     status, body = response.get("status_code"), response.get("body")
     if type(status) is not int or not 100 <= status <= 599:
-        return BatchLine(custom_id=custom_id, reply=None, error_code=code)
+        # Something was answered, in a form that nobody has seen, and that is not to pass for no answer.
+        return None if body is not None else BatchLine(custom_id=custom_id, reply=None, error_code=code)
     return BatchLine(
         custom_id=custom_id,
         reply=RawReply(status=status, headers={}, body=_encode(_error_body(error) if body is None else body)),

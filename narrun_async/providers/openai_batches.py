@@ -138,6 +138,8 @@ class OpenAIBatchProvider:
         if isinstance(found, CallFailure):
             return found
         batches = [batch for one in found if (batch := remote_batch(one)) is not None]
+        if found and not batches:
+            return _unreadable(200)  # there is one, and to take it for none would be to create, and pay for, another
         # Should there be several, one that has answers, or will have some, is the one to go on with.
         return min(batches, key=lambda one: one.status in ("failed", "cancelled", "expired"), default=None)
 

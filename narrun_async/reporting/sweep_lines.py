@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from narrun_async.config.sweeps import short_names
 from narrun_async.models import Experiment, ExperimentStatus
 from narrun_async.reporting.summary import ExperimentSummary
 from narrun_async.reporting.tables import SIMULATED_NOTICE
@@ -47,8 +48,7 @@ def ranking_lines(rows: Sequence[SweepRow], *, simulated: bool) -> list[str]:
     n_labelled = max(row.summary.confusion.n_labelled for row in rows)
     ranked = sorted(rows, key=lambda row: (_merit(row) if n_labelled else (False, 0.0), row.position))
     axes = list(rows[0].settings)
-    keys = [axis.partition(".")[2] for axis in axes]
-    names = [axis if keys.count(key) > 1 else key for axis, key in zip(axes, keys, strict=True)]
+    names = short_names(axes)
     header = ("", *names, "status", "rows", "errors", "detected", "TP", "FP", "FN", "precision", "recall", "F1", "id")
     places = [1 + sum(_merit(other) < _merit(row) for other in rows) if n_labelled else row.position for row in ranked]
     cells = [

@@ -334,6 +334,15 @@ async def test_a_provider_that_gives_the_same_page_again_is_not_asked_for_ever()
     assert (found, n_requests) == (None, 2)
 
 
+@pytest.mark.parametrize("oddity", [{"status": "in progress, roughly"}, {"status": None}, {"id": ""}])
+async def test_a_batch_of_ours_that_cannot_be_read_is_a_failure_and_not_an_absence(oddity: dict[str, Any]) -> None:
+    ours = entry(2, token="t") | oddity
+    found, _ = await find_in({"data": [entry(1), ours], "has_more": False})
+    assert isinstance(found, CallFailure)
+    found, _ = await find_in({"data": [ours, entry(3, token="t")], "has_more": False})
+    assert isinstance(found, RemoteBatch)
+
+
 async def test_a_list_that_has_no_end_is_a_failure_and_not_an_answer() -> None:
     endless = [{"data": [entry(n)], "has_more": True, "last_id": f"batch_{n}"} for n in range(MAX_PAGES + 5)]
     found, n_requests = await find_in(*endless)

@@ -23,7 +23,7 @@ from narrun_async.providers.openai_compatible import OpenAICompatibleProvider
 from narrun_async.retrying import CallFailure, judge_reply
 
 BODIES = Path(__file__).parent / "error_bodies"
-SERVERS = ("openai", "azure", "vllm", "llamacpp", "ollama", "lmstudio")
+SERVERS = ("openai", "azure", "vllm", "llamacpp", "ollama", "lmstudio", "openrouter")
 KEYS = {"case", "status", "headers", "body", "text", "class", "category", "retry_after_s", "by_words", "is_unexplained"}
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "servers.md"
 

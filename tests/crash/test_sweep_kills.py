@@ -90,8 +90,9 @@ def test_a_changed_file_is_refused_and_changes_nothing(workplace: Workplace, sta
     rows = workplace.ask("SELECT * FROM narrative_results")
 
     write_sweep(workplace, endpoint.url, {"run": {"seed": [1, 2, 3]}})
-    refused = workplace.run("sweep", sweep).expect(2)
-    assert "was begun on" in refused.err and "another `sweep.name`" in refused.err
+    for arguments in ((), ("--dry-run",)):
+        refused = workplace.run("sweep", sweep, *arguments).expect(2)
+        assert "was begun on" in refused.err and "another `sweep.name`" in refused.err
     assert workplace.ask("SELECT * FROM narrative_results") == rows
 
     write_sweep(workplace, endpoint.url, {"run": {"seed": [1, 2, 3]}}, name="another")
@@ -130,6 +131,11 @@ def test_an_interrupt_stops_the_sweep_and_says_how_to_go_on(
     assert statuses(workplace) == ["completed", "interrupted", "running"]
     assert f"sweep {sweep}" in finished.err
     assert workplace.count_errors() == 0
+
+    left = 3 * NARRATIVES - workplace.count_rows()
+    foreseen = workplace.run("sweep", sweep, "--dry-run").expect(0)
+    assert "1  seed=1: 0 to do" in foreseen.err
+    assert f"to do      {left} narratives" in foreseen.err
 
 
 def test_tokens_are_counted_over_the_whole_sweep(workplace: Workplace, start_endpoint: StartEndpoint) -> None:

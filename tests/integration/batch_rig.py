@@ -17,6 +17,7 @@ from narrun_async.app.batches import BatchRequest, cancel_batches, export_experi
 from narrun_async.app.examining import verify_database
 from narrun_async.app.planning import RunRequest
 from narrun_async.app.running import run_experiment
+from narrun_async.app.sweeping import SweepRequest, run_sweep
 from narrun_async.batching.shards import ShardLimits
 from narrun_async.errors import ExitCode
 from narrun_async.simulation.batch_work import answer_request
@@ -147,6 +148,18 @@ class BatchRig:
 
     async def resume(self, **wanted: Any) -> ExitCode:
         return await self.run(resume=True, **{"experiment_id": self.experiment_id(), **wanted})
+
+    async def sweep(self, config: Path, **matrix: Mapping[str, Sequence[object]]) -> ExitCode:
+        """One experiment for each combination; the same matrix goes on with the same sweep."""
+        path = self.directory / "sweep.yaml"
+        path.write_text(yaml.safe_dump({"sweep": {"name": "s"}, "base": config.name, "matrix": matrix}))
+        request = SweepRequest(
+            sweep_file=path,
+            database=self.database,
+            overrides={"run.concurrency": 8},
+            log_root=self.directory / "logs",
+        )
+        return await run_sweep(request, self.environment, tell=self._tell, say=self._say, interactive=False)
 
     # --- what came of it ---
 

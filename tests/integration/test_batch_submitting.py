@@ -52,6 +52,11 @@ class World:
     #: of the next look, instead of an answer
     looks_fail: list[CallFailure] = field(default_factory=list)
     file_statuses: list[str] = field(default_factory=lambda: ["processed"])
+    #: of the file that it says it has
+    n_bytes: int = len(CONTENT)
+    #: what it answers to the question for its end, instead of stopping
+    cancelling_fails: CallFailure | None = None
+    status: str = "in_progress"
     #: token → when it was created
     created: dict[str, float] = field(default_factory=dict)
     n_creations: int = 0
@@ -81,7 +86,7 @@ class World:
 
     def _file(self) -> RemoteFile:
         status = self.file_statuses.pop(0) if len(self.file_statuses) > 1 else self.file_statuses[0]
-        return RemoteFile(file_id="file-1", name=None, n_bytes=len(CONTENT), status=status)
+        return RemoteFile(file_id="file-1", name=None, n_bytes=self.n_bytes, status=status)
 
     async def create_batch(
         self, input_file_id: str, *, endpoint: str, metadata: Mapping[str, str]
@@ -108,12 +113,15 @@ class World:
         return None
 
     async def cancel_batch(self, remote_batch_id: str) -> RemoteBatch | CallFailure:
-        return replace(self._batch(), status="cancelling")
+        return self.cancelling_fails or replace(self._batch(), status="cancelling")
+
+    async def load_batch(self, remote_batch_id: str) -> RemoteBatch | CallFailure:
+        return self._batch()
 
     def _batch(self) -> RemoteBatch:
         return RemoteBatch(
             remote_batch_id="batch_1",
-            status="in_progress",
+            status=self.status,
             input_file_id="file-1",
             output_file_id=None,
             error_file_id=None,
@@ -310,6 +318,34 @@ async def test_cancelling_in_doubt_closes_what_there_is_not(rig: Rig) -> None:
     (batch,) = await rig.store.list_batches()
     assert (await cancel(rig.submitter(), batch)).state is BatchState.CLOSED
     assert rig.world.now_s >= SETTLE_S
+
+
+@pytest.mark.parametrize(("status", "state"), [("completed", BatchState.ENDED), ("cancelling", BatchState.SUBMITTED)])
+async def test_a_batch_that_came_to_its_end_or_stops_already_need_not_be_cancelled(
+    rig: Rig, status: str, state: BatchState
+) -> None:
+    batch = await rig.submit()
+    rig.world.status, rig.world.cancelling_fails = status, LOST
+    cancelled = await cancel(rig.submitter(), batch)
+    assert (cancelled.state, cancelled.remote_status) == (state, status)
+
+
+async def test_a_batch_that_the_provider_does_not_stop_is_not_said_to_be_cancelled(rig: Rig) -> None:
+    batch = await rig.submit()
+    rig.world.cancelling_fails = LOST
+    with pytest.raises(TemporaryError, match="cannot be cancelled"):
+        await cancel(rig.submitter(), batch)
+    assert await rig.state() is BatchState.SUBMITTED
+
+
+@pytest.mark.parametrize(("n_bytes", "status"), [(len(CONTENT) - 1, "processed"), (len(CONTENT), "error")])
+async def test_a_file_that_is_not_whole_or_cannot_be_used_is_not_taken_for_the_upload(
+    rig: Rig, n_bytes: int, status: str
+) -> None:
+    await rig.store.advance_batch(rig.batch, BatchState.UPLOADING, {"intended_at": rig.world.now()})
+    rig.world.n_uploads, rig.world.n_bytes, rig.world.file_statuses = 1, n_bytes, [status, "processed"]
+    assert (await rig.submit()).state is BatchState.SUBMITTED
+    assert rig.world.n_uploads == 2
 
 
 async def test_a_file_is_waited_for_until_it_can_be_used_and_not_for_ever(rig: Rig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -383,6 +384,18 @@ async def test_only_the_file_that_was_exported_is_sent(open_rig: OpenRig, tmp_pa
         assert rig.endpoint.batches.stats().uploads == 0
 
 
+async def test_requests_that_an_export_left_behind_when_it_was_killed_are_removed_by_the_next(
+    open_rig: OpenRig,
+) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        (requests,) = Path("logs").rglob("batch-0001.jsonl")
+        for name in ("batch-0007.jsonl", ".batch-0007.jsonl.4711"):
+            requests.with_name(name).write_text("made up\n")
+        await rig.export()
+        assert rig.batch_files() == ["batch-0001.jsonl"]
+
+
 # --- while a batch is open -------------------------------------------------------------------------------------------
 
 
@@ -403,6 +416,20 @@ async def test_while_a_batch_is_open_its_experiment_cannot_be_run(open_rig: Open
         assert rig.states() == ["closed"]
         assert rig.batch_files() == []
         assert await rig.resume() is ExitCode.COMPLETED
+
+
+async def test_while_a_batch_is_open_the_sweep_of_its_experiment_cannot_go_on(open_rig: OpenRig) -> None:
+    async with open_rig() as rig:
+        config, two = rig.write_config(run__max_tokens_total=1), {"run": {"seed": [1, 2]}}
+        assert await rig.sweep(config, **two) is ExitCode.TEMPORARY
+        await rig.export()
+        n_calls = rig.endpoint.stats().calls
+        config = rig.write_config()
+        with pytest.raises(BatchesOpenError):
+            await rig.sweep(config, **two)
+        assert rig.endpoint.stats().calls == n_calls
+        await rig.cancel()
+        assert await rig.sweep(config, **two) is ExitCode.COMPLETED
 
 
 async def test_another_experiment_of_the_same_database_is_free_to_run(open_rig: OpenRig) -> None:
@@ -621,6 +648,19 @@ async def test_waiting_outlasts_a_provider_that_is_away_for_a_while(open_rig: Op
 
             beside.start_soon(come_back)
             assert await rig.poll(waits=True) is ExitCode.COMPLETED
+
+
+async def test_an_output_file_that_is_older_than_its_batch_is_not_taken_for_its_answers(open_rig: OpenRig) -> None:
+    """It may lie there from before the database was put back from a copy."""
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config())
+        (requests,) = Path("logs").rglob("batch-0001.jsonl")
+        stale = write_lines(requests.with_name("batch-0001.output.jsonl"), [])
+        os.utime(stale, (1_600_000_000, 1_600_000_000))
+        await rig.submit()
+        await rig.poll(waits=True)
+        assert await rig.collect() is ExitCode.COMPLETED
+        assert rig.n_missing() == 0
 
 
 async def test_answers_that_are_here_already_are_collected_without_asking_anybody_again(open_rig: OpenRig) -> None:
@@ -853,6 +893,20 @@ async def test_scrubbing_names_batch_files_and_answers_that_come_later_are_refus
         assert rig.rows() == {}
         with pytest.raises(BadInputError, match="scrubbed"):
             await rig.export()
+
+
+async def test_answers_to_retried_errors_do_not_come_back_after_a_scrubbing(open_rig: OpenRig) -> None:
+    """Nothing is missing here, so that a run would have had nothing to refuse."""
+    async with open_rig(fault_rates={"refusal": 0.3}) as rig:
+        await rig.all_of_it(rig.write_config())
+        rig.endpoint.change_behaviour(fault_rates={})
+        await rig.export(retry_errors_only=True)
+        await rig.submit()
+        await scrub_database(rig.database, dry_run=False, confirm=lambda _: None, tell=lambda _: None)
+        before = rig.rows()
+        with pytest.raises(BadInputError, match="scrubbed"):
+            await rig.collect()
+        assert rig.rows() == before
 
 
 async def test_purging_destroys_batch_files_and_says_what_it_cannot_reach(open_rig: OpenRig, tmp_path: Path) -> None:

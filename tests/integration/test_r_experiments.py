@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from r_databases import DATA_FILE, MD5, TEMPLATE, LegacyDatabase, dump, read_rows, writing_legacy
 
+from narrun_async.app.batches import BatchRequest, cancel_batches
 from narrun_async.app.endpoints import require_allowed_address
 from narrun_async.app.examining import verify_database
 from narrun_async.app.planning import NothingToDo, RunPlan, RunRequest, plan_resume
@@ -485,6 +486,28 @@ async def test_one_whose_settings_are_lost_can_still_be_nothing_to_do(path: Path
     assert isinstance(await resume(path), NothingToDo)
     with pytest.raises(ConfigurationError, match="`temperature`"):
         await resume(path, retry_errors_only=True)
+
+
+async def test_one_whose_results_lost_their_narratives_over_an_id_is_not_taken_up(path: Path) -> None:
+    with writing_legacy(path, "c") as file:
+        file.add_narrative("100000")
+        file.add_experiment(X)
+        file.add_result(X, "1e+05", "cme")
+    with pytest.raises(BadInputError, match="paid for again"):
+        await resume(path)
+
+
+async def test_a_command_of_batches_that_brings_a_file_up_to_date_says_so(path: Path) -> None:
+    with writing_legacy(path, "a") as file:
+        add_narratives(file)
+        file.add_experiment(X)
+        add_results(file, X)
+        add_results(file, X, range(1))
+    told: list[str] = []
+    request = BatchRequest(run=RunRequest(database=path, resume=True, experiment_id=X), environment={})
+    await cancel_batches(request, abandons=False, tell=told.append)
+    assert "the file as it was" in told[0]
+    assert "1 moved to legacy_results" in told[1]
 
 
 async def test_a_dry_run_shows_it_and_writes_nothing(path: Path) -> None:

@@ -112,9 +112,8 @@ def test_errors_in_every_known_shape_are_judged_as_those_of_a_live_call(
         (line(response=None, error={"code": "batch_cancelled", "message": "made up"}), "batch_cancelled"),
         (line(response=None, error={"code": "a sentence that may quote a prompt"}), ""),
         (line(response=None, error=None), ""),
-        (line(response={"status_code": "200", "body": COMPLETION}), ""),
-        (line(response={"status_code": True, "body": COMPLETION}), ""),
-        (line(response={"status_code": 9999, "body": COMPLETION}), ""),
+        (line(response={"status_code": None, "body": None}, error={"code": "batch_expired"}), "batch_expired"),
+        (line(response={}), ""),
     ],
 )
 def test_a_request_that_was_not_answered_has_no_reply_and_at_most_a_code(said: bytes, code: str) -> None:
@@ -122,6 +121,12 @@ def test_a_request_that_was_not_answered_has_no_reply_and_at_most_a_code(said: b
     assert parsed is not None
     assert parsed.reply is None
     assert parsed.error_code == code
+
+
+@pytest.mark.parametrize("status", ["200", True, 9999, None])
+def test_an_answer_without_a_status_is_not_taken_for_none(status: object) -> None:
+    """It was paid for: a line that cannot be read keeps its file, one that says nothing does not."""
+    assert parse_batch_line(line(response={"status_code": status, "body": COMPLETION})) is None
 
 
 @pytest.mark.parametrize(

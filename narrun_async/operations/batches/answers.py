@@ -12,11 +12,8 @@ from narrun_async.batching.requests import RequestKey, parse_custom_id
 from narrun_async.caller.outcomes import decided, internal_failure, unpack
 from narrun_async.models import Attempt, Batch, BatchLine, NarrativeId, Outcome, RawReply, WorkItem
 from narrun_async.parsing import MAX_LINE_BYTES, parse_batch_line
-from narrun_async.retrying import CallFailure, FailureClass, judge_reply
+from narrun_async.retrying import DECIDING, CallFailure, judge_reply
 from narrun_async.stores.batch_files import iter_lines
-
-#: failures that decide a narrative
-_DECIDING = frozenset({FailureClass.PERMANENT, FailureClass.ANSWER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +127,7 @@ def judge_line(item: WorkItem, line: BatchLine, batch: Batch, *, now: datetime) 
 
 def _judge(item: WorkItem, reply: RawReply, batch: Batch, *, started_at: datetime) -> Judged:
     judged = judge_reply(reply) or unpack(reply)
-    if isinstance(judged, CallFailure) and judged.failure_class not in _DECIDING:
+    if isinstance(judged, CallFailure) and judged.failure_class not in DECIDING:
         return Judged(message=_undecided(item, judged, batch, started_at=started_at), failure=judged)
     outcome = decided(item, judged, started_at=started_at, duration_s=0.0)
     assert outcome.attempt is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from narrun_async.batching.requests import remote_name
+from narrun_async.batching.states import remote_will_end
 from narrun_async.clock import utc_now
 from narrun_async.models import Batch, BatchState
 from narrun_async.operations.batches.failures import problem_of
@@ -42,7 +43,7 @@ async def cancel(submitter: Submitter, batch: Batch) -> Batch:
     if isinstance(remote, CallFailure):
         # It may have come to its end meanwhile, which is refused as any other nonsense is.
         looked = await provider.load_batch(batch.remote_batch_id)
-        if isinstance(looked, CallFailure):
+        if isinstance(looked, CallFailure) or not remote_will_end(looked.status):
             raise problem_of(remote, doing=f"batch {batch.number} cannot be cancelled")
         remote = looked
     return await note(store, batch, remote)

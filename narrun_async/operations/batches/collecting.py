@@ -100,10 +100,9 @@ class Collected:
     summary: ExperimentSummary
     #: what stopped it, or is wrong with the settings
     problem: NarrunError | None
-    #: requests that led to rows, and that led to none though they were answered
+    #: requests that led to rows
     n_decided: int
-    n_undecided: int
-    #: by what they were
+    #: what led to none though it was answered, by its category
     undecided: Mapping[str, int]
     closed: Sequence[Batch] = field(default_factory=list)
 
@@ -141,7 +140,6 @@ async def collect(
         summary=summary,
         problem=problem,
         n_decided=taker.n_decided,
-        n_undecided=taker.undecided.total(),
         undecided=dict(taker.undecided),
         closed=closed,
     )
