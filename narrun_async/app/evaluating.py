@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from narrun_async.analysis.evaluation_tree import EvaluationReport, Validity
     from narrun_async.analysis.levels import FindValidity
 
-#: for the lines at the end of a run; the command itself takes more
-RESAMPLES_AT_THE_END = 2000
+#: unless a person wants others, wherever a number is told: the same measure has the same interval everywhere
+DEFAULT_RESAMPLES, DEFAULT_SEED = 10_000, 1
 #: of a larger cohort the end of a run tells no intervals: a run keeps its memory flat, however long it is
 MOST_AT_THE_END = 50_000
 
@@ -109,6 +109,7 @@ async def load_evaluation(
         remarks = _differences(experiment, other)
     elif request.sensitivity is not None and request.specificity is not None:
         find_validity = _given_validity(request.sensitivity, request.specificity, request.measured_on_incidents)
+        remarks = [_given_words(request.measured_on_incidents)]
     labels = manual_flags(rows)
     if request.review is not None:
         labels, of_review = await _review_labels(store, request.review, experiment)
@@ -199,9 +200,12 @@ async def lines_at_the_end(store: ResultStore, experiment: Experiment) -> Sequen
     from narrun_async.analysis.resampling import Bootstrap
 
     table = CohortTable.build(rows, manual_flags(rows))
-    bootstrap = Bootstrap(n_resamples=RESAMPLES_AT_THE_END, seed=1)
+    bootstrap = Bootstrap(n_resamples=DEFAULT_RESAMPLES, seed=DEFAULT_SEED)
     levels = [assess_level(units, bootstrap, own_validity) for units in (table.narratives(), table.incidents())]
-    return compact_lines([one for one in levels if one.counts.n_evaluated])
+    return [
+        *compact_lines([one for one in levels if one.counts.n_evaluated]),
+        f"more: `narrun metrics {experiment.experiment_id[:8]}`",
+    ]
 
 
 def _validity_of_another(other: Experiment, rows: Sequence[CohortRow], suppress_below: int | None) -> FindValidity:
@@ -240,6 +244,14 @@ def _given_validity(sensitivity: Fraction, specificity: Fraction, on_incidents: 
         return given if (units.level in of_incidents) == on_incidents else None
 
     return find
+
+
+def _given_words(on_incidents: bool) -> str:
+    measured, others = ("incidents", "narratives") if on_incidents else ("narratives", "incidents")
+    return (
+        f"sensitivity and specificity were given as measured on {measured}"
+        f"{'' if on_incidents else ' (--of-incidents says otherwise)'}: nothing of {others} is corrected with them"
+    )
 
 
 def _differences(experiment: Experiment, other: Experiment) -> list[str]:

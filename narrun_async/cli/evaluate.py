@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from narrun_async.app.evaluating import DEFAULT_RESAMPLES, DEFAULT_SEED
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.cli.experiments import ExperimentArgument, Json
 from narrun_async.errors import UsageError
@@ -47,8 +48,8 @@ def register(app: typer.Typer) -> None:
 def metrics(
     experiment: ExperimentArgument,
     database: Database = None,
-    resamples: Resamples = 10_000,
-    seed: Seed = 1,
+    resamples: Resamples = DEFAULT_RESAMPLES,
+    seed: Seed = DEFAULT_SEED,
     validated_by: ValidatedBy = None,
     sensitivity: Sensitivity = None,
     specificity: Specificity = None,
@@ -86,8 +87,8 @@ def compare(
         list[str], typer.Argument(help="Ids, prefixes, or `latest`; two or more.", show_default=False)
     ],
     database: Database = None,
-    resamples: Resamples = 10_000,
-    seed: Seed = 1,
+    resamples: Resamples = DEFAULT_RESAMPLES,
+    seed: Seed = DEFAULT_SEED,
     limit: Annotated[int, typer.Option(min=0, help="Narratives to list on which they differ.")] = 20,
     as_json: Json = False,
 ) -> None:

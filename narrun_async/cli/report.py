@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from narrun_async.app.evaluating import DEFAULT_RESAMPLES, DEFAULT_SEED
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.cli.evaluate import (
     Labels,
@@ -47,8 +48,8 @@ def report(
     with_text: Annotated[
         bool, typer.Option("--with-text", help="Include indicators, which quote narratives. They are sensitive.")
     ] = False,
-    resamples: Resamples = 10_000,
-    seed: Seed = 1,
+    resamples: Resamples = DEFAULT_RESAMPLES,
+    seed: Seed = DEFAULT_SEED,
     validated_by: ValidatedBy = None,
     sensitivity: Sensitivity = None,
     specificity: Specificity = None,
