@@ -83,7 +83,7 @@ async def estimate_experiment(
         )
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
-    async with writing(database, purpose="estimate") as (store, _):
+    async with writing(database, purpose="estimate", creates=True) as (store, _):
         for line in migrated_lines(store.migrated):
             tell(line)
         plan = await plan_new(store, request, config, notices(config, environment))

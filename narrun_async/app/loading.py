@@ -19,7 +19,7 @@ from narrun_async.stores import foresee_migration
 
 async def ingest_file(database: Path, data: DataSection, *, dedupe: bool) -> Sequence[str]:
     """Load a file, unless the database holds it."""
-    async with writing(database, purpose=f"ingest {data.file}", dedupe=dedupe) as (store, _):
+    async with writing(database, purpose=f"ingest {data.file}", dedupe=dedupe, creates=True) as (store, _):
         return [*migrated_lines(store.migrated), *ingest_lines(await ingest(store, source_file(data)))]
 
 

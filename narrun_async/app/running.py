@@ -65,7 +65,7 @@ async def run_experiment(
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     if given is not None and not resume:
         check_endpoint(given, environment, api_url=None)
-    async with writing(database, purpose="run", dedupe=request.dedupe) as (store, lock):
+    async with writing(database, purpose="run", dedupe=request.dedupe, creates=True) as (store, lock):
         for line in migrated_lines(store.migrated):
             tell(line)
         plan: RunPlan | NothingToDo

@@ -115,7 +115,7 @@ async def run_sweep(
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
     check_endpoint(config, environment, api_url=None)
-    async with writing(database, purpose=f"sweep {definition.document.name}") as (store, _):
+    async with writing(database, purpose=f"sweep {definition.document.name}", creates=True) as (store, _):
         for line in migrated_lines(store.migrated):
             tell(line)
         experiments = await _begin_or_take_up(store, definition, request, tell)
