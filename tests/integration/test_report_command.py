@@ -111,7 +111,7 @@ def test_an_existing_report_is_replaced_and_kept_where_that_is_impossible(
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("target", ["nowhere/r.html", ".", "/dev/null", ""])
+@pytest.mark.parametrize("target", ["nowhere/r.html", ".", "/dev/null", "", "x" * 300])
 def test_a_place_where_no_file_can_be_is_one_sentence(database: Database, call: Call, target: str) -> None:
     with pytest.raises(StorageError, match="the report cannot be written") as refused:
         call("report", database.add(1), "--html", target, *FEW)
