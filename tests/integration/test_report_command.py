@@ -154,6 +154,17 @@ def test_an_experiment_of_the_predecessor_has_a_report_of_what_is_known(database
     assert "the predecessor recorded no cohort" in document.lower()
 
 
+def test_rows_of_the_predecessor_without_an_id_or_a_type_are_counted(database: Database, call: Call) -> None:
+    wanted = database.add(1)
+    database.change(
+        "UPDATE experiments SET cohort_last_narrative_id = NULL, data_checksum = NULL",
+        "UPDATE narrative_results SET narrative_type = NULL WHERE result_id = 1",
+        "UPDATE narrative_results SET incident_id = NULL WHERE result_id = 2",
+    )
+    call("report", wanted, "--html", "r.html", *FEW)
+    assert "no type" in Path("r.html").read_text(encoding="utf-8")
+
+
 def test_an_experiment_without_any_row_has_one_too(database: Database, call: Call) -> None:
     call("report", database.add(1, []), "--html", "r.html", *FEW)
     assert "have not been asked about yet" in Path("r.html").read_text(encoding="utf-8")
