@@ -209,6 +209,7 @@ async def _issue(
     tell: Tell,
 ) -> ReviewState:
     """Store what a workbook is, then write it; the other way round, a kill would leave one that nobody knows."""
+    _make_directory(directory)
     path = _free_path(directory, state, reader)
     workbook = plan_workbook(
         state, reader=reader, role=role, is_blinded=is_blinded, path=str(path.absolute()), keys=keys

@@ -419,6 +419,17 @@ async def test_a_sample_that_cannot_be_written_is_not_drawn(database: Path, told
     assert await list_reviews(database) == ["no reviews yet"]
 
 
+async def test_an_adjudication_that_cannot_be_written_is_not_recorded(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    anna, ben = await draw(database, told, n=5)
+    await take(database, told, fill(anna), fill(ben, lambda _: "yes"))
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(StorageError, match="file: cannot make the directory"):
+        await adjudicate_review(database, ONE, "cleo", tmp_path / "file", tell=told.append)
+    assert [one["reader"] for one in (await shown(database))["readers"]] == ["anna", "ben"]
+
+
 async def test_labels_take_the_place_of_no_directory_and_no_device(
     database: Path, told: list[str], tmp_path: Path
 ) -> None:
