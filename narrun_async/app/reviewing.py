@@ -82,9 +82,11 @@ async def adjudicate_review(database: Path, review_id: ReviewId, reader: str, di
     """Write what reviewers differ on into a workbook for another reader.
 
     :raises UsageError: there is nothing to decide
+    :raises BadInputError: the texts were scrubbed
     """
     async with writing(database, purpose="review adjudicate") as (store, _):
         state = await store.load_review(review_id)
+        await _refuse_textless(store, state)
         keys = disputed_keys(state)
         if not keys:
             raise UsageError(f"review {review_id} has nothing to adjudicate: no reader differs from another")
@@ -96,6 +98,7 @@ async def rewrite_workbook(database: Path, review_id: ReviewId, reader: str, dir
     """Write the workbook of a reader again, as it was: lost files, or a kill between drawing and writing.
 
     :raises UsageError: the reader has none
+    :raises BadInputError: the texts were scrubbed
     """
     async with reading(database) as store:
         state = await store.load_review(review_id)
@@ -103,6 +106,7 @@ async def rewrite_workbook(database: Path, review_id: ReviewId, reader: str, dir
         if workbook is None:
             known = ", ".join(one.reader for one in state.workbooks) or "nobody"
             raise UsageError(f"review {review_id} has no workbook for {reader!r}", advice=f"it has some for: {known}")
+        await _refuse_textless(store, state)
         path = _free_path(directory, state, reader)
         await _write(store, state, workbook, path)
     tell(f"written    {path}")
@@ -195,6 +199,11 @@ async def write_labels(database: Path, review_id: ReviewId, target: Path) -> int
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", path=target) from error
     return len(finals)
+
+
+async def _refuse_textless(store: SqliteStore, state: ReviewState) -> None:
+    """:raises BadInputError: a workbook would have nothing to read in it"""
+    await refuse_scrubbed(store, (await store.load_experiment(state.review.experiment_id)).cohort)
 
 
 async def _issue(

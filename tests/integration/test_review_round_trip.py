@@ -430,6 +430,20 @@ async def test_an_adjudication_that_cannot_be_written_is_not_recorded(
     assert [one["reader"] for one in (await shown(database))["readers"]] == ["anna", "ben"]
 
 
+async def test_where_texts_were_scrubbed_no_workbook_without_them_is_written(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    anna, ben = await draw(database, told, n=5)
+    await take(database, told, fill(anna), fill(ben, lambda _: "yes"))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("UPDATE source_narratives SET narrative_text = NULL")
+    with pytest.raises(BadInputError, match="no scrub is recorded"):
+        await adjudicate_review(database, ONE, "cleo", tmp_path, tell=told.append)
+    with pytest.raises(BadInputError, match="no scrub is recorded"):
+        await rewrite_workbook(database, ONE, "anna", tmp_path, tell=told.append)
+    assert not list(tmp_path.glob("*.xlsx"))
+
+
 async def test_labels_take_the_place_of_no_directory_and_no_device(
     database: Path, told: list[str], tmp_path: Path
 ) -> None:
