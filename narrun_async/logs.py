@@ -118,11 +118,21 @@ def can_hold_logs(directory: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
+def require_regular_file(path: Path) -> None:
+    """A file may take the place of a file, never of a directory or a device.
+
+    :raises OSError: it would, or nobody can tell
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "this is no regular file")
+
+
 def replace_private_file(path: Path, text: str) -> None:
     """Put a whole file, readable by its owner only, in the place of another; a kill leaves the old one or the new one.
 
     :raises OSError: it cannot be written; the old one stays
     """
+    require_regular_file(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

@@ -44,15 +44,18 @@ def checked_database(path: Path) -> Path:
 
 @asynccontextmanager
 async def writing(
-    path: Path, *, purpose: str, tell: Callable[[str], None], dedupe: bool = True
+    path: Path, *, purpose: str, tell: Callable[[str], None], dedupe: bool = True, creates: bool = False
 ) -> AsyncIterator[tuple[SqliteStore, DatabaseLock]]:
     """The database, ours alone until the end.
 
     :param tell: one line for a person, of what bringing the file up to date has changed
+    :param creates: make one where there is none; elsewhere a slip in its name would leave an empty one behind
     :param dedupe: set older results of the same narrative aside where the predecessor left several, instead of refusing
     :raises LockHeldError: another process works on it
     :raises StorageError: it cannot be used; it is left as it was
     """
+    if not (creates or path.exists()):
+        raise StorageError("there is no database here", path=path, advice="name one with --db")
     try:
         make_private_directory(path.parent)
     except OSError as error:

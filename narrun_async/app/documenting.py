@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.clock import utc_now
 from narrun_async.config import config_from_snapshot, settings_of_snapshot
 from narrun_async.errors import ConfigurationError, StorageError
-from narrun_async.logs import make_private_directory, replace_private_file
+from narrun_async.logs import make_private_directory, replace_private_file, require_regular_file
 from narrun_async.models import DataSource, Experiment, ReviewState
 from narrun_async.operations.reviewing import ReaderPair, disputed_keys, final_labels, reviewer_pairs
 from narrun_async.statuses import shown_status
@@ -51,35 +52,32 @@ async def write_report(database: Path, request: ReportRequest) -> Path:
     """
     require_analysis()
     if request.target is not None:
-        _require_place(request.target)
+        with _writing_to(request.target):  # before a minute's work
+            require_regular_file(request.target)
     material = await gather_material(database, request)
     from narrun_async.reporting.html.page import build_page
     from narrun_async.reporting.html.rendering import render_page
 
     target = request.target or DEFAULT_DIRECTORY / f"{material.experiment.experiment_id}.html"
     document = render_page(build_page(material))
-    try:
+    with _writing_to(target):
         if request.target is None:
             make_private_directory(target.parent)
         replace_private_file(target, document)
+    return target
+
+
+@contextmanager
+def _writing_to(target: Path) -> Iterator[None]:
+    """:raises StorageError: in place of an OSError"""
+    try:
+        yield
     except OSError as error:
         raise StorageError(
             f"the report cannot be written: {error.strerror or type(error).__name__}",
             path=target,
             advice="name another file with --html; its directory must be there",
         ) from error
-    return target
-
-
-def _require_place(target: Path) -> None:
-    """Before a minute's work: a report takes the place of a file, never of a directory or a device.
-
-    :raises StorageError: it would
-    """
-    if target.is_dir() or (target.exists() and not target.is_file()):
-        raise StorageError(
-            "the report cannot be written: this is no regular file", path=target, advice="name a file with --html"
-        )
 
 
 async def gather_material(database: Path, request: ReportRequest) -> ReportMaterial:

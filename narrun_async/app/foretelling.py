@@ -82,7 +82,7 @@ async def estimate_experiment(
         )
         tell("nothing was stored; --keep stores the answers as the beginning of an experiment")
         return ExitCode.COMPLETED
-    async with writing(database, purpose="estimate", tell=tell) as (store, _):
+    async with writing(database, purpose="estimate", tell=tell, creates=True) as (store, _):
         plan = await plan_new(store, request, config, notices(config, environment))
         tell_plan(plan, tell)
         items = await pick_items(store, plan.experiment, n_remaining=plan.n_to_ask, k=k)

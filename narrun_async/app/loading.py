@@ -20,7 +20,8 @@ from narrun_async.stores import foresee_migration
 async def ingest_file(database: Path, data: DataSection, *, dedupe: bool) -> Sequence[str]:
     """Load a file, unless the database holds it."""
     lines: list[str] = []
-    async with writing(database, purpose=f"ingest {data.file}", tell=lines.append, dedupe=dedupe) as (store, _):
+    purpose = f"ingest {data.file}"
+    async with writing(database, purpose=purpose, tell=lines.append, dedupe=dedupe, creates=True) as (store, _):
         return [*lines, *ingest_lines(await ingest(store, source_file(data)))]
 
 

@@ -41,7 +41,7 @@ def migrate_config(
 
     :param prompt_dir: prompts go into files there, named by what they hold, so that many configurations share them
     :raises ConfigurationError: the old file cannot be read, or says something that only a person can put right
-    :raises UsageError: the output is there already, or is the old file
+    :raises UsageError: the output is there already, or is the old file, a directory or a device
     :raises StorageError: a file cannot be written
     """
     _check_output(old, output, prompt_dir, overwrite=overwrite)
@@ -59,10 +59,16 @@ def _check_output(old: Path, output: Path | None, prompt_dir: Path | None, *, ov
         if prompt_dir is not None:
             raise UsageError("--prompt-dir needs --output, for the new form names the prompts from where it lies")
         return
-    if output.exists() and old.exists() and output.samefile(old):
+    try:
+        is_old = output.exists() and old.exists() and output.samefile(old)
+        is_irregular = output.exists() and not output.is_file()
+    except OSError as error:
+        raise StorageError(f"cannot be written: {error.strerror}", path=output) from error
+    if is_old:
         raise UsageError(f"{old} is only read; name another file with --output")
-    if output.is_dir():
-        raise UsageError(f"{output} is a directory; name a file with --output")
+    if is_irregular:
+        kind = "a directory" if output.is_dir() else "no regular file"
+        raise UsageError(f"{output} is {kind}; name a file with --output")
     if os.path.lexists(output) and not overwrite:
         raise UsageError(f"{output} is there already", advice="name another file, or say --force")
 

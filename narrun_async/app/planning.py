@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from narrun_async.app.databases import checked_database, source_file
 from narrun_async.app.restored import compare_with_journal, refuse_older_copy
 from narrun_async.config import (
@@ -18,6 +20,7 @@ from narrun_async.config import (
     notices,
     parse_config,
 )
+from narrun_async.config.complaints import complaint_about
 from narrun_async.errors import BadInputError, NarrunError, UnknownExperimentError, UsageError
 from narrun_async.models import (
     ROWS_IDENTITY,
@@ -419,6 +422,8 @@ def _operational(current: ExperimentConfig | None, overrides: Mapping[str, objec
     """Settings that may change from run to run: flags over the YAML of today over defaults."""
     if current is not None:
         return current.operational  # the overrides went into it when it was parsed
-    return OperationalSettings.model_validate(
-        {key.removeprefix("run."): value for key, value in overrides.items() if key != _MAX_NARRATIVES}
-    )
+    flags = {key.removeprefix("run."): value for key, value in overrides.items() if key != _MAX_NARRATIVES}
+    try:
+        return OperationalSettings.model_validate(flags)
+    except ValidationError as error:
+        raise UsageError(complaint_about(error, known=OperationalSettings, origin="flags")) from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from narrun_async.operations.reviewing import (
     find_workbook,
     judge_workbook,
     plan_workbook,
+    require_reader_name,
     reviewer_pairs,
 )
 from narrun_async.operations.scrubbing import refuse_scrubbed
@@ -57,9 +60,12 @@ async def sample_review(
     :raises BadInputError: the texts were scrubbed
     :raises StorageError: a workbook cannot be written; `rewrite_workbook` writes it again
     """
+    for name in readers.names:
+        require_reader_name(name)
     async with writing(database, purpose="review sample", tell=tell) as (store, _):
         experiment = await find_shown(store, wanted)
         await refuse_scrubbed(store, experiment.cohort)
+        _make_directory(directory)
         review = await draw_review(store, experiment, request)
         state = await store.load_review(review.review_id)
         keys = [item.item_key for item in state.items]
@@ -76,9 +82,11 @@ async def adjudicate_review(database: Path, review_id: ReviewId, reader: str, di
     """Write what reviewers differ on into a workbook for another reader.
 
     :raises UsageError: there is nothing to decide
+    :raises BadInputError: the texts were scrubbed
     """
     async with writing(database, purpose="review adjudicate", tell=tell) as (store, _):
         state = await store.load_review(review_id)
+        await _refuse_textless(store, state)
         keys = disputed_keys(state)
         if not keys:
             raise UsageError(f"review {review_id} has nothing to adjudicate: no reader differs from another")
@@ -90,6 +98,7 @@ async def rewrite_workbook(database: Path, review_id: ReviewId, reader: str, dir
     """Write the workbook of a reader again, as it was: lost files, or a kill between drawing and writing.
 
     :raises UsageError: the reader has none
+    :raises BadInputError: the texts were scrubbed
     """
     async with reading(database) as store:
         state = await store.load_review(review_id)
@@ -97,7 +106,8 @@ async def rewrite_workbook(database: Path, review_id: ReviewId, reader: str, dir
         if workbook is None:
             known = ", ".join(one.reader for one in state.workbooks) or "nobody"
             raise UsageError(f"review {review_id} has no workbook for {reader!r}", advice=f"it has some for: {known}")
-        path = _path_of(directory, state, reader)
+        await _refuse_textless(store, state)
+        path = _free_path(directory, state, reader)
         await _write(store, state, workbook, path)
     tell(f"written    {path}")
 
@@ -191,6 +201,11 @@ async def write_labels(database: Path, review_id: ReviewId, target: Path) -> int
     return len(finals)
 
 
+async def _refuse_textless(store: SqliteStore, state: ReviewState) -> None:
+    """:raises BadInputError: a workbook would have nothing to read in it"""
+    await refuse_scrubbed(store, (await store.load_experiment(state.review.experiment_id)).cohort)
+
+
 async def _issue(
     store: SqliteStore,
     state: ReviewState,
@@ -203,7 +218,8 @@ async def _issue(
     tell: Tell,
 ) -> ReviewState:
     """Store what a workbook is, then write it; the other way round, a kill would leave one that nobody knows."""
-    path = _path_of(directory, state, reader)
+    _make_directory(directory)
+    path = _free_path(directory, state, reader)
     workbook = plan_workbook(
         state, reader=reader, role=role, is_blinded=is_blinded, path=str(path.absolute()), keys=keys
     )
@@ -221,16 +237,27 @@ async def _write(store: SqliteStore, state: ReviewState, workbook: ReviewWorkboo
         if one.role is ReaderRole.REVIEWER and one.workbook_id in state.labels
     ]
     is_adjudication = workbook.role is ReaderRole.ADJUDICATOR
-    try:
-        make_private_directory(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot make the directory: {error.strerror}", path=path.parent) from error
+    _make_directory(path.parent)
     rows = WorkbookRows(workbook=workbook, narratives=narratives, earlier=earlier if is_adjudication else ())
     write_review_workbook(path, rows)
 
 
-def _path_of(directory: Path, state: ReviewState, reader: str) -> Path:
-    return directory / f"review-{state.review.review_id}-{_NOT_IN_NAMES.sub('_', reader)}.xlsx"
+def _make_directory(directory: Path) -> None:
+    """:raises StorageError: no workbook could be written there"""
+    try:
+        make_private_directory(directory)
+    except OSError as error:
+        raise StorageError(f"cannot make the directory: {error.strerror}", path=directory) from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StorageError("no file can be made there", path=directory, advice="choose another directory with --out")
+
+
+def _free_path(directory: Path, state: ReviewState, reader: str) -> Path:
+    """Where nothing is yet: names of readers and of databases may come to the same file, and what is there may hold
+    labels that nobody has taken in."""
+    stem = f"review-{state.review.review_id}-{_NOT_IN_NAMES.sub('_', reader)}"
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(path for ending in endings if not os.path.lexists(path := directory / f"{stem}{ending}.xlsx"))
 
 
 def _counts(state: ReviewState) -> ReviewCounts:

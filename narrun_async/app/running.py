@@ -65,7 +65,7 @@ async def run_experiment(
         raise UsageError(f"{database}: there is no database here to resume from", advice="name it with --db")
     if given is not None and not resume:
         check_endpoint(given, environment, api_url=None)
-    async with writing(database, purpose="run", tell=tell, dedupe=request.dedupe) as (store, lock):
+    async with writing(database, purpose="run", tell=tell, dedupe=request.dedupe, creates=True) as (store, lock):
         plan: RunPlan | NothingToDo
         if resume:
             plan = await plan_resume(store, database, request, environment, given)

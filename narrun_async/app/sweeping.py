@@ -16,7 +16,7 @@ from narrun_async.app.databases import reading, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
 from narrun_async.app.invocation import this_program
-from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, take_in_source, take_up
+from narrun_async.app.planning import DEFAULT_DATABASE, RunPlan, RunRequest, chosen_database, take_in_source, take_up
 from narrun_async.app.running import Tell, export_files, preview_new, tell_plan
 from narrun_async.app.working import work_on
 from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, label_of, parse_sweep, sweep_sha256
@@ -145,7 +145,8 @@ async def run_sweep(
     config = definition.cells[0].config
     database = chosen_database(RunRequest(database=request.database), config, environment)
     check_endpoint(config, environment, api_url=None)
-    async with writing(database, purpose=f"sweep {definition.document.name}", tell=tell) as (store, _):
+    purpose = f"sweep {definition.document.name}"
+    async with writing(database, purpose=purpose, tell=tell, creates=True) as (store, _):
         experiments = await _begin_or_take_up(store, definition, request, tell)
         tell(_progress_line(definition.document.name, experiments))
         exit_code = ExitCode.COMPLETED
@@ -166,7 +167,8 @@ async def run_sweep(
     if exit_code is ExitCode.COMPLETED:
         exit_code = max(map(_code_of, rows))
     if exit_code > ExitCode.COMPLETED_WITH_ERRORS:
-        tell(f"to go on:  {this_program()} sweep {shlex.quote(str(request.sweep_file))}")
+        option = "" if database == DEFAULT_DATABASE else f" --db {shlex.quote(str(database))}"
+        tell(f"to go on:  {this_program()} sweep {shlex.quote(str(request.sweep_file))}{option}")
     return exit_code
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from narrun_async.app.planning import RunRequest
-from narrun_async.cli.data import Database, chosen_database
+from narrun_async.cli.data import Database, chosen_database, storable
 from narrun_async.cli.environment import read_switch
 from narrun_async.cli.experiments import ExperimentArgument, Json
 from narrun_async.cli.run import (
@@ -57,12 +57,17 @@ def register(app: typer.Typer) -> None:
 def export(
     experiment: Annotated[str | None, typer.Argument(help="Its id, a prefix, or `latest`.", show_default=False)] = None,
     new: Annotated[
-        Path | None, typer.Option("--new", help="Create an experiment from this configuration.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--new", callback=storable, help="Create an experiment from this configuration.", show_default=False
+        ),
     ] = None,
     database: Database = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where the files go. [default: beside the logs]", show_default=False),
+        typer.Option(
+            "--out", callback=storable, help="Where the files go. [default: beside the logs]", show_default=False
+        ),
     ] = None,
     max_requests: Annotated[int, typer.Option("--max-requests", help="Requests in one file, 50,000 at most.")] = 50_000,
     max_bytes: Annotated[

@@ -39,6 +39,20 @@ def chosen_database(database: Path | None) -> Path:
     return checked_database(database or Path(read_text("EXPERIMENTS_DB") or DEFAULT_DATABASE))
 
 
+def storable(path: Path | None) -> Path | None:
+    """A path that is recorded in the database, which holds text.
+
+    :raises UsageError: its name is none
+    """
+    from narrun_async.errors import UsageError
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{str(path)!a}: this name is not UTF-8, and it is to be recorded") from None
+    return path
+
+
 def register(app: typer.Typer) -> None:
     app.command()(ingest)
     app.command()(screen)

@@ -9,7 +9,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from narrun_async.cli.data import Database, chosen_database
+from narrun_async.cli.data import Database, chosen_database, storable
 from narrun_async.cli.experiments import ExperimentArgument, Json
 from narrun_async.errors import UsageError
 from narrun_async.metrics.sampling import Allocation, Stratifier
@@ -19,7 +19,7 @@ review = typer.Typer(help="Have people read a sample, and take in what they say.
 ReviewArgument = Annotated[
     int, typer.Argument(metavar="REVIEW", help="Its number (`review list`).", show_default=False)
 ]
-Out = Annotated[Path, typer.Option("--out", help="Where the workbooks go. They hold narratives.")]
+Out = Annotated[Path, typer.Option("--out", callback=storable, help="Where the workbooks go. They hold narratives.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +43,10 @@ def sample(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="The same seed draws the same sample. [default: at random, recorded]", show_default=False
+            min=0,
+            max=2**63 - 1,
+            help="The same seed draws the same sample. [default: at random, recorded]",
+            show_default=False,
         ),
     ] = None,
     unblinded: Annotated[bool, typer.Option("--unblinded", help="Show readers what the model said.")] = False,
@@ -111,7 +114,7 @@ def rewrite(
     out: Out = Path("reviews"),
     database: Database = None,
 ) -> None:
-    """Write a reader's workbook again, empty, as it was written first."""
+    """Write a reader's workbook again, empty, as it was written first; what is there stays, beside it."""
     from narrun_async.app.reviewing import rewrite_workbook
     from narrun_async.models import ReviewId
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from narrun_async.app.planning import SMOKE_CONFIG, RunRequest
-from narrun_async.cli.data import NoDedupe
+from narrun_async.cli.data import NoDedupe, storable
 from narrun_async.cli.environment import read_concurrency, read_switch, read_text
 from narrun_async.cli.streams import end_with, outlive_terminal, say, tell
 
@@ -90,7 +90,9 @@ Backup = Annotated[
     bool,
     typer.Option("--backup", help="Before a resume, copy the database beside itself. The copy is as sensitive."),
 ]
-LogDir = Annotated[Path, typer.Option("--log-dir", help="Where experiments/<id>/ with the log files is made.")]
+LogDir = Annotated[
+    Path, typer.Option("--log-dir", callback=storable, help="Where experiments/<id>/ with the log files is made.")
+]
 AcceptRestored = Annotated[
     bool,
     typer.Option("--accept-restored", help="Go on with a database that was put back from an older copy."),
@@ -115,7 +117,11 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[
         Path | None,
-        typer.Argument(help="Configuration. [NARRUN_CONFIG; default: configs/exp_101_smoke.yaml]", show_default=False),
+        typer.Argument(
+            callback=storable,
+            help="Configuration. [NARRUN_CONFIG; default: configs/exp_101_smoke.yaml]",
+            show_default=False,
+        ),
     ] = None,
     database: Database = None,
     concurrency: Concurrency = None,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from narrun_async.cli.data import storable
 from narrun_async.cli.environment import read_concurrency
 from narrun_async.cli.run import (
     AttemptDeadline,
@@ -44,7 +45,10 @@ def register(app: typer.Typer) -> None:
 
 def sweep(
     sweep_file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A sweep, such as configs/sweeps/smoke.yaml.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", callback=storable, help="A sweep, such as configs/sweeps/smoke.yaml.", show_default=False
+        ),
     ],
     database: Database = None,
     concurrency: Concurrency = None,

@@ -93,6 +93,12 @@ async def draw_review(store: ReviewStore, experiment: Experiment, wanted: Sample
     return replace(review, review_id=await store.create_review(review, items))
 
 
+def require_reader_name(reader: str) -> None:
+    """:raises UsageError: it cannot be one"""
+    if not reader.strip() or not reader.isprintable() or len(reader) > MAX_READER_CHARS:
+        raise UsageError(f"a reader's name is one line of at most {MAX_READER_CHARS} characters")
+
+
 def plan_workbook(
     state: ReviewState, *, reader: str, role: ReaderRole, is_blinded: bool, path: str, keys: Sequence[str]
 ) -> ReviewWorkbook:
@@ -100,8 +106,7 @@ def plan_workbook(
 
     :raises UsageError: the name cannot be one, or the reader has a workbook of this review already
     """
-    if not reader.strip() or not reader.isprintable() or len(reader) > MAX_READER_CHARS:
-        raise UsageError(f"a reader's name is one line of at most {MAX_READER_CHARS} characters")
+    require_reader_name(reader)
     for other in state.workbooks:
         if other.reader == reader:
             raise UsageError(

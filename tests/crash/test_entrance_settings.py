@@ -235,6 +235,53 @@ def test_what_cannot_be_a_database_is_refused(what: str, door: Doorway, workplac
         assert narratives.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "batch export latest",
+        "batch submit latest",
+        "batch cancel latest",
+        "review sample latest --reviewer anna",
+        "review import narratives.xlsx",
+        "review adjudicate 1",
+    ],
+)
+def test_a_slip_in_the_name_of_the_database_makes_none(command: str, door: Doorway, workplace: Workplace) -> None:
+    visit = door.run(workplace, *command.split(), "--db", "slip/none.db").expect(74)
+    assert visit.err == "narrun: slip/none.db: there is no database here — name one with --db\n"
+    assert not (workplace.directory / "slip").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "crash.yaml", "--log-dir", "\udcff"),
+        ("run", "\udcff.yaml"),
+        ("sweep", "\udcff.yaml"),
+        ("batch", "export", "latest", "--out", "\udcff"),
+        ("batch", "export", "--new", "\udcff.yaml"),
+        ("review", "sample", "latest", "--reviewer", "anna", "--out", "\udcff"),
+    ],
+)
+def test_a_path_that_cannot_be_recorded_is_refused(
+    arguments: tuple[str, ...], door: Doorway, workplace: Workplace
+) -> None:
+    workplace.write_config(url=None, narratives=workplace.write_narratives(2))
+    visit = door.run(workplace, *arguments).expect(2)
+    assert "this name is not UTF-8" in visit.err
+    assert visit.err.count("\n") == 1
+    assert not workplace.database.exists()
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_flag_that_makes_no_sense_beside_a_stored_experiment_is_refused(
+    value: str, door: Doorway, finished_runs: Workplace
+) -> None:
+    visit = door.run(finished_runs, "batch", "submit", f"{TWIN}2", "--max-cost", value).expect(2)
+    assert visit.err.startswith("narrun: flags: `max_cost` must be ")
+    assert visit.err.count("\n") == 1
+
+
 def test_a_pipe_in_place_of_the_database_is_refused_and_not_waited_for(door: Doorway, workplace: Workplace) -> None:
     os.mkfifo(workplace.directory / "pipe.db")
     assert "not a regular file" in door.run(workplace, "list", "--db", "pipe.db").expect(74).err

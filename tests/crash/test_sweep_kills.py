@@ -103,10 +103,10 @@ def test_a_changed_file_is_refused_and_changes_nothing(workplace: Workplace, sta
 def test_one_unknown_model_fails_its_own_experiment_only(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
     endpoint = start_endpoint("--latency-ms", "5", "--known-model", "m1", "--known-model", "m3")
     sweep = write_sweep(workplace, endpoint.url, {"model": {"name": ["m1", "m2", "m3"]}})
-    finished = workplace.run("sweep", sweep).expect(78)
+    finished = workplace.run("sweep", sweep, "--db", workplace.database).expect(78)
     assert statuses(workplace) == ["completed", "failed", "completed"]
     assert "does not know the model" in finished.err
-    assert "to go on:" in finished.err
+    assert f"to go on:  python -m narrun_async sweep {sweep} --db {workplace.database}" in finished.err
 
 
 def test_a_wrong_key_does_not_go_through_all_experiments(workplace: Workplace, start_endpoint: StartEndpoint) -> None:

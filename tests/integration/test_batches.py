@@ -439,6 +439,15 @@ async def test_another_experiment_of_the_same_database_is_free_to_run(open_rig: 
         assert await rig.run(config_file=config) is ExitCode.COMPLETED
 
 
+async def test_where_no_file_can_be_made_no_experiment_is_left_behind(open_rig: OpenRig, tmp_path: Path) -> None:
+    async with open_rig() as rig:
+        await rig.export(new=rig.write_config(5))
+        for place in ({"out": tmp_path / "c.yaml"}, {"log_root": tmp_path / "c.yaml"}):
+            with pytest.raises(StorageError, match=r"c\.yaml: no file can be made there"):
+                await rig.export(new=tmp_path / "c.yaml", **place)
+        assert rig.ask_one("SELECT COUNT(*) FROM experiments") == 1
+
+
 async def test_what_is_in_an_open_batch_is_not_exported_again(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         await rig.export(new=rig.write_config(), limits=ShardLimits(max_requests=15))

@@ -111,7 +111,7 @@ def test_an_existing_report_is_replaced_and_kept_where_that_is_impossible(
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("target", ["nowhere/r.html", ".", "/dev/null", ""])
+@pytest.mark.parametrize("target", ["nowhere/r.html", ".", "/dev/null", "", "x" * 300])
 def test_a_place_where_no_file_can_be_is_one_sentence(database: Database, call: Call, target: str) -> None:
     with pytest.raises(StorageError, match="the report cannot be written") as refused:
         call("report", database.add(1), "--html", target, *FEW)
@@ -152,6 +152,17 @@ def test_an_experiment_of_the_predecessor_has_a_report_of_what_is_known(database
     document = Path("r.html").read_text(encoding="utf-8")
     assert "no ledger of calls" in document and "no snapshot of its settings" in document
     assert "the predecessor recorded no cohort" in document.lower()
+
+
+def test_rows_of_the_predecessor_without_an_id_or_a_type_are_counted(database: Database, call: Call) -> None:
+    wanted = database.add(1)
+    database.change(
+        "UPDATE experiments SET cohort_last_narrative_id = NULL, data_checksum = NULL",
+        "UPDATE narrative_results SET narrative_type = NULL WHERE result_id = 1",
+        "UPDATE narrative_results SET incident_id = NULL WHERE result_id = 2",
+    )
+    call("report", wanted, "--html", "r.html", *FEW)
+    assert "no type" in Path("r.html").read_text(encoding="utf-8")
 
 
 def test_an_experiment_without_any_row_has_one_too(database: Database, call: Call) -> None:

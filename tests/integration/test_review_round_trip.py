@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sqlite3
 import zipfile
@@ -31,7 +32,7 @@ from narrun_async.app.reviewing import (
 )
 from narrun_async.cli.evaluate import read_review
 from narrun_async.clock import utc_now
-from narrun_async.errors import BadInputError, UsageError
+from narrun_async.errors import BadInputError, StorageError, UsageError
 from narrun_async.metrics.sampling import DEFAULT_BANDS, Allocation, Stratifier
 from narrun_async.models import (
     Attempt,
@@ -409,6 +410,68 @@ async def test_a_workbook_can_be_written_again_and_is_the_same(database: Path, t
     await take(database, told, fill(anna))
     with pytest.raises(UsageError, match="has no workbook for 'nobody'"):
         await rewrite_workbook(database, ONE, "nobody", anna.parent, tell=told.append)
+
+
+async def test_no_workbook_takes_the_place_of_another_file(database: Path, told: list[str]) -> None:
+    out = database.parent / "reviews"
+    out.mkdir()
+    (out / "review-1-anna.xlsx").write_text("labels of a review of another database")
+    await draw(database, told, readers=["anna", "a/b", "a b"])
+    assert (out / "review-1-anna.xlsx").read_text() == "labels of a review of another database"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "review-1-a_b-2.xlsx",
+        "review-1-a_b.xlsx",
+        "review-1-anna-2.xlsx",
+        "review-1-anna.xlsx",
+    ]
+    await rewrite_workbook(database, ONE, "a/b", out, tell=told.append)
+    assert told[-1] == f"written    {out / 'review-1-a_b-3.xlsx'}"
+
+
+async def test_a_sample_that_cannot_be_written_is_not_drawn(database: Path, told: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a reader's name is one line"):
+        await draw(database, told, readers=["anna", "x" * 61])
+    (tmp_path / "reviews").write_text("no directory")
+    with pytest.raises(StorageError, match="reviews: cannot make the directory"):
+        await draw(database, told)
+    assert await list_reviews(database) == ["no reviews yet"]
+
+
+async def test_an_adjudication_that_cannot_be_written_is_not_recorded(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    anna, ben = await draw(database, told, n=5)
+    await take(database, told, fill(anna), fill(ben, lambda _: "yes"))
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(StorageError, match="file: cannot make the directory"):
+        await adjudicate_review(database, ONE, "cleo", tmp_path / "file", tell=told.append)
+    assert [one["reader"] for one in (await shown(database))["readers"]] == ["anna", "ben"]
+
+
+async def test_where_texts_were_scrubbed_no_workbook_without_them_is_written(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    anna, ben = await draw(database, told, n=5)
+    await take(database, told, fill(anna), fill(ben, lambda _: "yes"))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("UPDATE source_narratives SET narrative_text = NULL")
+    with pytest.raises(BadInputError, match="no scrub is recorded"):
+        await adjudicate_review(database, ONE, "cleo", tmp_path, tell=told.append)
+    with pytest.raises(BadInputError, match="no scrub is recorded"):
+        await rewrite_workbook(database, ONE, "anna", tmp_path, tell=told.append)
+    assert not list(tmp_path.glob("*.xlsx"))
+
+
+async def test_labels_take_the_place_of_no_directory_and_no_device(
+    database: Path, told: list[str], tmp_path: Path
+) -> None:
+    await draw(database, told, n=5, readers=["anna"])
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (Path(), tmp_path, pipe):
+        with pytest.raises(StorageError, match="this is no regular file"):
+            await write_labels(database, ONE, target)
+    assert pipe.is_fifo()
 
 
 async def test_what_cannot_be_drawn_or_decided_is_said(database: Path, told: list[str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from narrun_async.app.migrating import NewForm, migrate_config
 from narrun_async.config import ExperimentConfig, parse_config, snapshot_json
-from narrun_async.errors import ConfigurationError, UsageError
+from narrun_async.errors import ConfigurationError, StorageError, UsageError
 from narrun_async.sources.yaml_file import load_yaml, parse_yaml, text_reader
 from narrun_async.sources.yaml_text import write_yaml
 
@@ -257,6 +258,17 @@ def test_an_existing_file_is_replaced_only_when_asked_for(tmp_path: Path) -> Non
     migrated(tmp_path, overwrite=True)
     assert load(tmp_path / "new.yaml").experiment.name == "exp_042"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.yaml", "old.yaml"]
+
+
+def test_the_new_form_takes_the_place_of_no_device_and_a_name_that_cannot_be_is_said(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target, kind in ((tmp_path, "a directory"), (pipe, "no regular file")):
+        with pytest.raises(UsageError, match=f"is {kind}; name a file with --output"):
+            migrated(tmp_path, output=target, overwrite=True)
+    with pytest.raises(StorageError, match="cannot be written: File name too long"):
+        migrated(tmp_path, output=tmp_path / ("x" * 300))
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("way", ["same", "link", "hard link"])

@@ -28,7 +28,7 @@ SHORT_NAMES: Mapping[Level, str] = {
     Level.INCIDENTS: "incidents",
     Level.INCIDENTS_WITH_BOTH: "incidents with both",
 }
-KIND_NAMES: Mapping[str, str] = {"cme": "CME", "le": "LE", "incidents": "incidents"}
+_KIND_NAMES: Mapping[str, str] = {"cme": "CME", "le": "LE", "incidents": "incidents"}
 
 PERFORMANCE: Mapping[str, tuple[str, str]] = {
     "sensitivity": ("Sensitivity (recall)", "of those labelled yes, share detected"),
@@ -58,6 +58,11 @@ _METHODS: Mapping[Method, str] = {
     Method.MOVER: "that of Zou and Donner",
     Method.LOGIT: "that of a normal distribution on the logit scale",
 }
+
+
+def kind_name(kind: str) -> str:
+    """How a kind of narrative is called; a database of the predecessor may hold others than ours."""
+    return _KIND_NAMES.get(kind, kind)
 
 
 def best_interval(measure: Measure) -> Interval | None:

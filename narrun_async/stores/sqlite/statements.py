@@ -624,9 +624,11 @@ LEFT JOIN narrative_results AS r
 WHERE t.review_id = :review_id ORDER BY t.item_key
 """
 
-#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here
+#: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here. Its rows may
+#: be without an id or a type, too
 _COHORT_COLUMNS = """
-    {origin}.incident_id, {origin}.narrative_type, {origin}.manual_flag_ind, {origin}.manual_flag,
+    COALESCE({origin}.incident_id, '') AS incident_id, COALESCE({origin}.narrative_type, 'no type') AS narrative_type,
+    {origin}.manual_flag_ind, {origin}.manual_flag,
     LENGTH(s.narrative_text) AS text_chars, s.text_flags, r.result_id IS NOT NULL AS has_result,
     CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
     CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1

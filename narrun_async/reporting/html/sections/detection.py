@@ -9,11 +9,11 @@ from narrun_async.reporting.html.blocks import Aside, Block, Figure, Paragraph, 
 from narrun_async.reporting.html.charts import Ink, IntervalChart, Series
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
-    KIND_NAMES,
     LEVEL_NAMES,
     as_point,
     best_interval,
     capital,
+    kind_name,
     parts,
     percent_interval,
     plural,
@@ -109,14 +109,14 @@ def _year_figure(groups: Sequence[YearGroup]) -> Figure:
     by_kind = {kind: [group for group in groups if group.kind == kind] for kind in kinds}
     labels = tuple(years_text(group) for group in by_kind[kinds[0]])
     series = tuple(
-        Series(name=KIND_NAMES[kind], ink=ink, points=tuple(as_point(group.detected) for group in by_kind[kind]))
+        Series(name=kind_name(kind), ink=ink, points=tuple(as_point(group.detected) for group in by_kind[kind]))
         for kind, ink in zip(kinds, _INKS, strict=False)
     )
     rows = [
         Row(
             head=years_text(group),
             cells=(
-                KIND_NAMES[group.kind],
+                kind_name(group.kind),
                 parts(group.detected),
                 percent_of(group.detected.value),
                 percent_interval(best_interval(group.detected)),
@@ -124,7 +124,7 @@ def _year_figure(groups: Sequence[YearGroup]) -> Figure:
         )
         for group in groups
     ]
-    kinds_text = " and ".join(KIND_NAMES[kind] for kind in kinds)
+    kinds_text = " and ".join(kind_name(kind) for kind in kinds)
     return Figure(
         name="years",
         title="Share detected, by year of the incident",
