@@ -22,6 +22,8 @@ from narrun_async.models import NarrativeType
 
 #: where predictive values are told, besides the corrected prevalence itself
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2)
+#: a corrected prevalence nearer to 0 or 1 than this is one of them: parts that cancel out leave 1e-17
+_ROUNDING = 1e-9
 
 #: sensitivity and specificity of a level; None where nobody knows them
 FindValidity = Callable[[Units], Validity | None]
@@ -78,7 +80,7 @@ def estimate_prevalence(units: Units, validity: Validity | None) -> Prevalence:
     labelled = share_of(pairs, pairs.second, empty=nobody)
     apparent_of_labelled = proportion(pairs.sample(pairs.first), empty=nobody)
     corrected = _corrected(units, validity, labelled)
-    known = [corrected.value] if corrected.value is not None and 0 < corrected.value < 1 else []
+    known = [corrected.value] if corrected.value is not None and _ROUNDING < corrected.value < 1 - _ROUNDING else []
     return Prevalence(
         apparent=apparent,
         validity=validity,

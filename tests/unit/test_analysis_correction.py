@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_cohorts import make_row, rows_of_table
 from statsmodels.stats.contingency_tables import Table2x2
 
-from narrun_async.analysis.cohort import Units
+from narrun_async.analysis.cohort import CohortTable, Units, manual_flags
 from narrun_async.analysis.correction import corrected_beside_labels, corrected_prevalence, predictive_values
 from narrun_async.analysis.evaluation_tree import Level, Validity
-from narrun_async.analysis.levels import estimate_prevalence, own_validity
+from narrun_async.analysis.levels import PREVALENCES, estimate_prevalence, own_validity
 from narrun_async.analysis.proportions import wilson_interval
 from narrun_async.analysis.values import Measure, Method, Share
 
@@ -172,6 +173,14 @@ def draw_units(rng: np.random.Generator, *, n_units: int, n_labelled: int, truth
         weight=np.ones(n_units),
         incident=incident,
     )
+
+
+def test_a_corrected_share_that_is_zero_but_for_rounding_is_no_prevalence_to_reckon_with() -> None:
+    rows = rows_of_table(1, 1, 0, 1) + [make_row(f"more{n}", detected=int(n < 2)) for n in range(5)]
+    units = CohortTable.build(rows, manual_flags(rows)).narratives()
+    found = estimate_prevalence(units, own_validity(units))
+    assert found.corrected.value == pytest.approx(0, abs=1e-15)
+    assert [one.prevalence for one in found.predictive_values] == list(PREVALENCES)
 
 
 @pytest.mark.parametrize(
