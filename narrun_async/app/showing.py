@@ -142,7 +142,10 @@ async def export_experiment(database: Path, wanted: str, directory: Path, option
     async with reading(database) as store:
         experiment = await find_shown(store, wanted)
         files = await export_results(store, experiment, directory, options)
+        n_textless = await store.count_textless(experiment.cohort) if options.with_text else 0
     notices = [f"NOTE: {remark}" for remark in files.remarks]
+    if n_textless:
+        notices.append(f"NOTE: {n_textless:,} texts, and what quoted them, are gone from the database (narrun scrub)")
     return Exported(files=files, notices=[*notices, SIMULATED] if is_simulated(experiment) else notices)
 
 

@@ -69,7 +69,7 @@ def test_it_prints_the_files_and_says_what_a_format_could_not_hold(finished: Wor
     told = finished.run("export", "latest", *flags(*FORMATS), "--with-text", "--bom").expect(0)
 
     paths = [finished.directory / line for line in told.out.splitlines()]
-    assert [path.name.partition(".")[2] for path in paths] == [*FORMATS, "codebook.csv"]
+    assert [path.name.partition(".with-text.")[2] for path in paths] == [*FORMATS, "codebook.csv"]
     assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
     assert sorted(paths) == sorted((finished.directory / "exports").iterdir())
     assert "NOTE: xpt, rationale: cut at 200 bytes (1 row)" in told.err.splitlines()

@@ -19,8 +19,10 @@ import pytest
 from narrun_async.app.databases import reading
 from narrun_async.app.examining import verify_database
 from narrun_async.app.privacy import purge_database, scrub_database
+from narrun_async.app.showing import export_experiment
 from narrun_async.errors import BadInputError, ExitCode, LockHeldError, StorageError, UsageError
 from narrun_async.operations.scrubbing import refuse_scrubbed, scrub
+from narrun_async.reporting.exports import ExportOptions
 from narrun_async.stores import DatabaseLock, open_sqlite_reader, open_sqlite_writer
 from narrun_async.stores.sqlite.migrations import SCHEMA_VERSION
 from narrun_async.stores.sqlite.schema import OUR_TABLES
@@ -304,6 +306,15 @@ async def test_scrub_names_backups_and_tables_of_others_and_changes_nothing_when
         assert any("my_notes" in line for line in told)
         await scrub_database(finished.path, dry_run=False, confirm=no_answer, tell=told.append)
         assert any(str(backup) in line and "still holds" in line for line in told)
+
+
+async def test_exporting_texts_that_are_gone_says_that_they_are(open_finished: Callable[[], Any]) -> None:
+    async with open_finished() as finished:
+        await scrub_database(finished.path, dry_run=False, confirm=no_answer, tell=silent)
+        for with_text in (True, False):
+            options = ExportOptions(formats=("csv",), with_text=with_text)
+            exported = await export_experiment(finished.path, "latest", finished.path.parent / "exports", options)
+            assert any("are gone from the database" in line for line in exported.notices) == with_text
 
 
 async def test_a_database_of_the_version_before_is_scrubbed_after_its_migration(

@@ -82,7 +82,8 @@ def found(request: pytest.FixtureRequest, directory: Path) -> Mapping[str, Any]:
     target = f"exports-{request.param}"
     formats = [word for one in FORMATS for word in ("--format", one)]
     narrun("export", "latest", *formats, "--export-dir", target, *(["--with-text"] * request.param), cwd=directory)
-    answer = json.loads(rscript(READER, target, rows(directory)[0]["experiment_id"], cwd=directory))
+    stem = rows(directory)[0]["experiment_id"] + (".with-text" if request.param else "")
+    answer = json.loads(rscript(READER, target, stem, cwd=directory))
     print("read by", answer["versions"])
     with next((directory / target).glob("*.codebook.csv")).open(encoding="utf-8", newline="") as file:
         return answer | {"described": list(csv.DictReader(file))}

@@ -67,7 +67,7 @@ async def test_no_text_becomes_a_formula_a_link_or_a_number_in_a_workbook(tmp_pa
     assert b"<f>" not in everything
     assert b"<hyperlink" not in everything
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.xlsx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.with-text.codebook.csv", f"{ID}.with-text.xlsx"]
     measured(f"xlsx: {len(PAYLOADS)} payloads in {len(TEXTS)} columns, 0 formulas, 0 links, all equal")
 
 
@@ -139,4 +139,4 @@ async def test_a_workbook_that_cannot_be_finished_leaves_the_old_one_and_nothing
     with pytest.raises(StorageError):
         await export(rows_of(["second", "third"]), tmp_path, formats=["xlsx"])
     assert path.read_bytes() == before
-    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.xlsx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.with-text.codebook.csv", f"{ID}.with-text.xlsx"]

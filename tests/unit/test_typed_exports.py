@@ -227,7 +227,7 @@ async def test_a_stata_file_is_the_same_when_it_is_written_again(tmp_path: Path)
     before = path.read_bytes()
     await export(ROWS, tmp_path, formats=["dta"], with_text=True)
     assert path.read_bytes() == before
-    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.codebook.csv", f"{ID}.dta"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [f"{ID}.with-text.codebook.csv", f"{ID}.with-text.dta"]
 
 
 @pytest.mark.parametrize(

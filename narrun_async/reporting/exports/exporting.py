@@ -77,6 +77,7 @@ async def export_results(
 ) -> ExportedFiles:
     """Write `<experiment_id>.<format>` and `<experiment_id>.codebook.csv` into a directory, made when missing.
 
+    What holds narratives is called `<experiment_id>.with-text.…`, so that nobody takes it for what may be passed on.
     All files hold the same rows, for the store is read once. Safe to repeat; cancelled or failed, it leaves what was
     there before.
 
@@ -85,7 +86,7 @@ async def export_results(
     """
     _require_packages(options.formats)
     columns = chosen_columns(with_text=options.with_text)
-    codebook = f"{experiment.experiment_id}.codebook.csv"
+    codebook = f"{_stem(experiment, options)}.codebook.csv"
     with Drafts(directory, experiment.experiment_id) as drafts:
         with closing(_Files(drafts, experiment, columns, options)) as files:
             await _write_rows(store, experiment, files, with_text=options.with_text)
@@ -100,6 +101,10 @@ async def export_results(
         )
 
 
+def _stem(experiment: Experiment, options: ExportOptions) -> str:
+    return f"{experiment.experiment_id}.with-text" if options.with_text else experiment.experiment_id
+
+
 class _Files:
     """The drafts of one export, written together; those that know types are made from one spool at the end.
 
@@ -109,7 +114,8 @@ class _Files:
     def __init__(
         self, drafts: Drafts, experiment: Experiment, columns: Sequence[Column], options: ExportOptions
     ) -> None:
-        self.names = {one: f"{experiment.experiment_id}.{one}" for one in EXPORT_FORMATS if one in options.formats}
+        stem = _stem(experiment, options)
+        self.names = {one: f"{stem}.{one}" for one in EXPORT_FORMATS if one in options.formats}
         self._drafts = drafts
         self._experiment = experiment
         self._columns = columns

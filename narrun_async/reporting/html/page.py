@@ -79,7 +79,7 @@ def _asides(material: ReportMaterial) -> Iterator[Aside]:
             tone=Tone.WARNING,
             text=f"The experiment is not complete ({material.status.value}): these are the numbers of what is done.",
         )
-    if material.indicators is not None:
+    if material.indicators:
         yield Aside(
             tone=Tone.WARNING,
             text="This report quotes narratives (“What the answers are based on”). Treat it as you treat them.",

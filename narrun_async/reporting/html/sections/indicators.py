@@ -27,6 +27,8 @@ def _blocks(material: ReportMaterial) -> Sequence[Block]:
         ]
     if material.hides(Withheld.INDICATORS):
         return [Aside(tone=Tone.NOTE, text=material.not_shown)]
+    if not material.indicators and material.scrub is not None:
+        return [Paragraph(text="The indicators were removed from the database, together with the narratives.")]
     if not material.indicators:
         return [Paragraph(text="No indicator is shared by enough narratives to be shown.")]
     blocks: list[Block] = [_figure(material.indicators)]
