@@ -146,7 +146,8 @@ class BudgetSpentError(TemporaryError):
         self.limit = limit
         self.spent = spent
         super().__init__(
-            f"the budget is spent: {spent:,.10g} of {limit:,.10g} {what}, earlier runs included",
+            f"the budget has no room for another call: {spent:,.10g} of {limit:,.10g} {what} are spent or in flight,"
+            " earlier runs included",
             advice="what is saved stays saved; resume with a higher limit",
         )
 

@@ -110,7 +110,7 @@ async def export_experiment(
         )
         exported = await export_batches(store, order)
         await remove_closed_files(store, plan.experiment, run.log_root, tell)
-    tell(f"experiment {plan.experiment.experiment_id}  ({plan.experiment.name}, {plan.selection.value})")
+    tell(f"experiment {plan.experiment.experiment_id}  ({plan.experiment.name}): what is {plan.selection.words}")
     for batch in exported.batches:
         say(exported_line(batch))
     if exported.n_spoken_for:

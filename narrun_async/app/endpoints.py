@@ -58,6 +58,16 @@ def check_endpoint(config: ExperimentConfig, environment: Mapping[str, str], *, 
         raise UsageError("--api-url has no place in a simulated experiment")
 
 
+def endpoint_words(config: ExperimentConfig, environment: Mapping[str, str]) -> str:
+    """Where calls would go, and to which model.
+
+    :raises ConfigurationError: it cannot be used
+    """
+    if config.model.provider_kind is ProviderKind.SIMULATED:
+        return f"simulated  model {config.model.name}"
+    return f"{endpoint_url(config, environment)}  model {config.model.name}"
+
+
 def _api_key(config: ExperimentConfig, environment: Mapping[str, str]) -> str | None:
     return resolve_api_key(config.model, environment, read_text=text_reader(Path()))
 

@@ -192,7 +192,8 @@ async def _judge_address(config: ExperimentConfig, environment: Mapping[str, str
                 exit_code=ExitCode.CONFIGURATION,
             )
         ]
-    return [fine(CONFIGURATION, f"{host} is {', '.join(allowed)}, where calls may go")]
+    found = host if [host] == allowed else f"{host} is {', '.join(allowed)}"
+    return [fine(CONFIGURATION, f"calls may go to {found}")]
 
 
 async def _probe(config: ExperimentConfig, environment: Mapping[str, str]) -> Sequence[Diagnosis]:

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +120,22 @@ async def import_workbooks(
     :raises BadInputError: one is not what was written; those before it were taken
     """
     async with writing(database, purpose="review import", tell=tell) as (store, _):
-        for file in files:
-            state = await _import(store, file, accepts_partial=accepts_partial, replaces=replaces, tell=tell)
-            for line in _agreement_lines(state):
-                tell(line)
-            if n_disputed := len(disputed_keys(state)):
-                number = state.review.review_id
-                tell(f"{n_disputed:,} texts have no clear label: `narrun review adjudicate {number}` writes them")
+        states: dict[ReviewId, ReviewState] = {}
+        try:
+            for file in files:
+                state = await _import(store, file, accepts_partial=accepts_partial, replaces=replaces, tell=tell)
+                states[state.review.review_id] = state
+        finally:
+            for number, state in states.items():
+                for line in _standing_lines(number, state):
+                    tell(line)
+
+
+def _standing_lines(number: ReviewId, state: ReviewState) -> Iterator[str]:
+    """How far the readers agree, and what is left to decide."""
+    yield from _agreement_lines(state)
+    if n_disputed := len(disputed_keys(state)):
+        yield f"{n_disputed:,} texts have no clear label: `narrun review adjudicate {number}` writes them"
 
 
 async def _import(store: SqliteStore, file: Path, *, accepts_partial: bool, replaces: bool, tell: Tell) -> ReviewState:

@@ -10,7 +10,7 @@ from pathlib import Path
 from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
-from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint, require_allowed_address
+from narrun_async.app.endpoints import Endpoint, check_endpoint, endpoint_words, open_endpoint, require_allowed_address
 from narrun_async.app.evaluating import lines_at_the_end
 from narrun_async.app.invocation import this_program
 from narrun_async.app.planning import (
@@ -116,7 +116,7 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         tell_plan(plan, tell)
         counts, rules = plan.counts, _placeholder_rules_of(plan.experiment)
         skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
-        tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}), {plan.selection.value}")
+        tell(f"experiment {plan.experiment.experiment_id} ({plan.experiment.name}): what is {plan.selection.words}")
         tell(f"cohort     {counts.n_total} narratives, {counts.n_success} successes, {counts.n_errors} errors{skipped}")
         if isinstance(plan, NothingToDo):
             tell("to do      nothing")
@@ -126,9 +126,14 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
             uncalled, answers = plan.uncalled, answer_words(plan.config.model, plan.experiment.answer_format)
     else:
         assert given is not None
+        check_endpoint(given, environment, api_url=None)
         preview = await preview_new(database, given)
         tell(f"experiment a new one ({given.experiment.name}) in {database}")
-        tell(f"to do      {preview.n_to_ask} of {preview.n_narratives} narratives of {given.data.file}")
+        tell(
+            f"to do      {preview.n_to_ask} of {preview.n_narratives} narratives of {given.data.file},"
+            f" {pace_words(given.operational)}"
+        )
+        tell(f"endpoint   {endpoint_words(given, environment)}")
         uncalled, rules = preview.uncalled, preview.placeholder_rules
         answers = answer_words(given.model)
         if preview.is_unscreened:

@@ -39,15 +39,17 @@ async def find_running(database: Path) -> tuple[Path, LiveView] | None:
 
 async def set_concurrency(database: Path, concurrency: int | Literal["auto"]) -> str:
     """:raises UsageError: nothing runs on this database"""
-    return await _change(database, lambda settings: replace(settings, concurrency=concurrency))
+    what = "find the number of calls by itself" if concurrency == "auto" else f"keep {concurrency} calls in flight"
+    return await _change(database, lambda settings: replace(settings, concurrency=concurrency), what)
 
 
 async def set_paused(database: Path, is_paused: bool) -> str:
     """:raises UsageError: nothing runs on this database"""
-    return await _change(database, lambda settings: replace(settings, is_paused=is_paused))
+    what = "send nothing more until `narrun unpause`" if is_paused else "go on"
+    return await _change(database, lambda settings: replace(settings, is_paused=is_paused), what)
 
 
-async def _change(database: Path, change: Callable[[LiveSettings], LiveSettings]) -> str:
+async def _change(database: Path, change: Callable[[LiveSettings], LiveSettings], what: str) -> str:
     running = await find_running(database)
     if running is None:
         raise UsageError(f"{database}: no run is working on this database")
@@ -60,7 +62,7 @@ async def _change(database: Path, change: Callable[[LiveSettings], LiveSettings]
         write_live_settings(path, change(found))
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", path=path) from error
-    return f"asked process {view.pid} (experiment {view.experiment_id}); it looks twice a second"
+    return f"asked process {view.pid} (experiment {view.experiment_id}) to {what}; it looks twice a second"
 
 
 def _is_alive(pid: int) -> bool:

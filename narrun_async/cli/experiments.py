@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,15 +64,22 @@ def status(
 
     path = chosen_database(database)
 
-    async def look() -> None:
+    async def look(show: Callable[[Sequence[str]], None]) -> None:
         while True:
             view = await look_at_status(path, experiment, as_json=as_json)
-            _print(view.lines)
+            show(view.lines)
             if not (watch and view.is_running):
                 return
             await anyio.sleep(WATCH_EVERY_S)
 
-    anyio.run(look)
+    if not (watch and sys.stdout.isatty()):
+        anyio.run(look, _print)
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False, vertical_overflow="visible") as screen:
+        anyio.run(look, lambda lines: screen.update(Text("\n".join(lines)), refresh=True))
 
 
 def export(

@@ -6,8 +6,10 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from typing import Any
 
 import typer
+import typer.core
 
 from narrun_async import __version__
 from narrun_async.cli import (
@@ -34,8 +36,25 @@ from narrun_async.errors import ExitCode, NarrunError
 #: a defect of ours, after sysexits.h
 EXIT_SOFTWARE = 70
 
+#: as a person meets them: work, look, evaluate, hand on, prepare, look after
+_ORDER = (
+    *("run", "resume", "sweep", "batch", "estimate"),
+    *("list", "show", "status", "set", "pause", "unpause"),
+    *("metrics", "compare", "report", "review", "export", "browse"),
+    *("ingest", "screen", "migrate", "migrate-config", "synth", "simulate"),
+    *("doctor", "verify", "scrub", "purge"),
+)
+
+
+class _InOrder(typer.core.TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
     name="narrun",
+    cls=_InOrder,
+    context_settings={"max_content_width": 120},
     help="Classify case narratives with an LLM: bounded concurrency, exactly-once rows, resume after any kill.",
     no_args_is_help=True,
     add_completion=False,

@@ -27,6 +27,11 @@ class Selection(StrEnum):
     ERRORS = "errors"
     MISSING_AND_ERRORS = "missing+errors"
 
+    @property
+    def words(self) -> str:
+        """After "what is"."""
+        return {Selection.MISSING: "missing", Selection.ERRORS: "an error"}.get(self, "missing or an error")
+
 
 class AnswerFormat(StrEnum):
     """What the endpoint is asked to bind its answers to. Stored; never renamed."""

@@ -150,7 +150,10 @@ async def find_experiment(
         for experiment in experiments:
             if await _offers(store, experiment, selection):
                 return experiment
-        raise UsageError(_NO_LATEST[selection] + (f" named {name!r}" if name else ""))
+        none_at_all = "there is no experiment in this database"
+        raise UsageError(
+            (_NO_LATEST[selection] if experiments or name else none_at_all) + (f" named {name!r}" if name else "")
+        )
     if not _ID_PREFIX.fullmatch(wanted) or len(wanted) < SHORTEST_PREFIX:
         raise UsageError(
             f"{wanted[:40]!r} is not an experiment id",

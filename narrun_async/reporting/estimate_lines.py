@@ -27,7 +27,9 @@ def estimate_lines(estimate: Estimate, uncalled: UncalledCounts, *, is_auto: boo
         rows.append(("completion", _shown(estimate.completion_tokens, _tokens) + " tokens"))
     else:
         rows.append(("tokens", "the endpoint reports none"))
-    if estimate.cost is not None:
+    if estimate.cost is None:
+        rows.append(("cost", "not known: `run.prices` says what a million tokens cost"))
+    else:
         rows.append(("cost", _shown(estimate.cost, lambda value: f"{value:,.2f}")))
     lines = aligned(rows)
     lines.append("The interval is that of a sample of this size (95 %); more calls at a time may each take longer.")

@@ -17,8 +17,8 @@ def ingest_lines(report: IngestReport) -> Sequence[str]:
         return [f"data       {source.path}: {source.n_narratives} narratives, already in the database"]
     summary = report.summary
     lines = [
-        f"data       {source.path}: {source.n_narratives} narratives of {summary.n_cases} cases"
-        f" ({report.n_cme} CME, {report.n_le} LE)",
+        f"data       {source.path}: {source.n_narratives} narratives ({report.n_cme} CME, {report.n_le} LE)"
+        f" in a file of {summary.n_cases} cases",
         f"           {report.n_labelled} labelled, {report.n_positive} of them positive",
     ]
     notable = [

@@ -26,6 +26,7 @@ from narrun_async.reporting.wording import aligned, categories_text, duration_te
 SIMULATED_NOTICE = "SIMULATED: the answers come from a keyword rule and mean nothing, and so do these measures."
 
 #: shown by their length and checksum
+_NO_END = "no end recorded: still running, or killed"
 _PROMPTS = ("system_prompt", "user_template", "config_json")
 
 #: label → column, in the order in which one experiment is shown
@@ -198,7 +199,7 @@ def runs_lines(runs: Sequence[RunRecord]) -> list[str]:
             duration_text(run.runtime_s),
             f"{run.n_saved:,}",
             _or_dash(run.exit_code),
-            run.ended_why or ("ended" if run.ended_at else "no end recorded: still running, or killed"),
+            run.ended_why or ("ended" if run.ended_at else _NO_END if run is runs[-1] else "no end recorded: killed"),
         )
         for run in runs
     ]

@@ -164,7 +164,7 @@ def _told(
 
 def _write(path: Path, rows: Iterable[list[str]], tally: _Tally, *, labelled: bool, overwrite: bool) -> SynthReport:
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already", advice="choose another name, or say that it may be overwritten")
+        raise UsageError(f"{path} exists already", advice="choose another name, or replace it with --force")
     columns = (*_COLUMNS, *_LABEL_COLUMNS) if labelled else _COLUMNS
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:

@@ -369,7 +369,7 @@ def test_a_budget_stops_a_real_run_resumably_and_counts_what_earlier_runs_spent(
     endpoint = start_endpoint("--latency-ms", "5")
     config = workplace.write_config(url=endpoint.url, narratives=workplace.write_narratives(200))
     first = workplace.run("run", config, "--max-tokens-total", "3000").expect(75)
-    assert "the budget is spent" in first.err
+    assert "the budget has no room" in first.err
     used = workplace.ask_one("SELECT SUM(prompt_tokens) + SUM(completion_tokens) FROM attempts")
     assert 2500 <= used <= 3100
     assert 0 < workplace.count_rows() < 200

@@ -31,7 +31,7 @@ def build_page(material: ReportMaterial) -> Page:
     return Page(
         title=clean(material.experiment.name) or "Experiment without a name",
         subtitle=(
-            f"What a language model answered about {plural(flow.n_eligible, 'narrative')}, and how far that can be "
+            f"What {_who(material)} answered about {plural(flow.n_eligible, 'narrative')}, and how far that can be "
             "trusted"
         ),
         facts=(
@@ -65,6 +65,10 @@ def _sections(material: ReportMaterial) -> Iterator[Section]:
     yield methods_section(material)
     yield checklists_section(material)
     yield glossary_section()
+
+
+def _who(material: ReportMaterial) -> str:
+    return "a simulated endpoint" if material.is_simulated else "a language model"
 
 
 def _asides(material: ReportMaterial) -> Iterator[Aside]:
