@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,12 @@ def test_a_second_sweep_beside_the_first_is_refused(workplace: Workplace, start_
         refused = workplace.run("sweep", sweep).expect(75)
         first.kill()
     assert "is in use by process" in refused.err
+
+
+def test_requests_a_minute_are_those_of_the_whole_sweep(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
+    """A limiter of its own would let the second experiment's only call go at once."""
+    endpoint = start_endpoint("--latency-ms", "5")
+    sweep = write_sweep(workplace, endpoint.url, {"model": {"temperature": [0.0, 1.0]}}, run__max_narratives=1)
+    workplace.run("sweep", sweep, "--rpm", "20").expect(0)
+    first, second = [row["started_at"] for row in workplace.ask("SELECT started_at FROM attempts ORDER BY attempt_id")]
+    assert (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds() > 2.5
