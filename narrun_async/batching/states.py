@@ -11,7 +11,7 @@ meets it asks the provider what became of it.
 
 from __future__ import annotations
 
-from narrun_async.models import BatchState
+from narrun_async.models import BatchState, RemoteBatch
 
 EXPORTED, UPLOADING, UPLOADED = BatchState.EXPORTED, BatchState.UPLOADING, BatchState.UPLOADED
 CREATING, SUBMITTED = BatchState.CREATING, BatchState.SUBMITTED
@@ -47,6 +47,11 @@ _FILE_BROKEN = frozenset({"error", "failed", "canceled", "cancelled", "deleted",
 def remote_has_ended(status: str) -> bool:
     """Whether a batch with that status has come to its end, good or bad."""
     return status.casefold() in _ENDED_WORDS
+
+
+def answers_are_there(remote: RemoteBatch) -> bool:
+    """Whether it has come to its end and can be collected: answers that are counted may still lack their file."""
+    return remote_has_ended(remote.status) and not (remote.n_completed and remote.output_file_id is None)
 
 
 def remote_will_end(status: str) -> bool:

@@ -9,11 +9,12 @@ from narrun_async.batching.states import (
     OPEN,
     TRANSITIONS,
     UNSENT,
+    answers_are_there,
     file_is_broken,
     file_is_in_work,
     remote_has_ended,
 )
-from narrun_async.models import BatchState
+from narrun_async.models import BatchState, RemoteBatch
 
 
 def reachable(start: BatchState) -> set[BatchState]:
@@ -63,6 +64,25 @@ def test_a_batch_with_these_words_has_ended(status: str) -> None:
 @pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling", "queued", "whatever"])
 def test_a_batch_with_any_other_word_goes_on(status: str) -> None:
     assert not remote_has_ended(status)
+
+
+@pytest.mark.parametrize(
+    ("n_completed", "output", "is_there"), [(3, "file-2", True), (3, None, False), (0, None, True), (None, None, True)]
+)
+def test_answers_that_are_counted_are_waited_for_until_their_file_is_named(
+    n_completed: int | None, output: str | None, is_there: bool
+) -> None:
+    remote = RemoteBatch(
+        remote_batch_id="batch-1",
+        status="completed",
+        input_file_id="file-1",
+        output_file_id=output,
+        error_file_id=None,
+        n_completed=n_completed,
+        n_failed=0,
+        metadata={},
+    )
+    assert answers_are_there(remote) == is_there
 
 
 def test_a_file_is_waited_for_refused_or_used_by_its_status() -> None:

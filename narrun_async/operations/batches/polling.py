@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from narrun_async.batching.states import remote_has_ended
+from narrun_async.batching.states import answers_are_there
 from narrun_async.clock import utc_now
 from narrun_async.models import Batch, BatchState, RemoteBatch
 from narrun_async.operations.batches.failures import problem_of
@@ -51,10 +51,10 @@ def is_news(batch: Batch, remote: RemoteBatch) -> bool:
         remote.n_failed,
         remote.output_file_id,
         remote.error_file_id,
-    ) or remote_has_ended(remote.status)
+    ) or answers_are_there(remote)
 
 
 async def note(store: BatchStore, batch: Batch, remote: RemoteBatch) -> Batch:
     """Store what the provider says of a batch that was submitted. The caller holds the lock."""
-    state = BatchState.ENDED if remote_has_ended(remote.status) else BatchState.SUBMITTED
+    state = BatchState.ENDED if answers_are_there(remote) else BatchState.SUBMITTED
     return await store.advance_batch(batch, state, told_by(remote))
