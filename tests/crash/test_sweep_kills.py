@@ -107,7 +107,7 @@ def test_one_unknown_model_fails_its_own_experiment_only(workplace: Workplace, s
     finished = workplace.run("sweep", sweep, "--db", workplace.database).expect(78)
     assert statuses(workplace) == ["completed", "failed", "completed"]
     assert "does not know the model" in finished.err
-    assert f"to go on:  python -m narrun_async sweep {sweep} --db {workplace.database}" in finished.err
+    assert f"-m narrun_async sweep {sweep} --db {workplace.database}" in finished.err
 
 
 def test_a_wrong_key_does_not_go_through_all_experiments(workplace: Workplace, start_endpoint: StartEndpoint) -> None:
