@@ -110,7 +110,13 @@ def _closest(wanted: str, names: list[str]) -> str | None:
 def _rename_advice(missing: list[str], names: list[str]) -> str:
     free = [name for name in names if name not in _KNOWN]
     renames = [f"{close!r} to {name!r}" for name in missing if (close := _closest(name, free))]
-    return f"rename {', '.join(renames)}" if renames else "put the column names into the first row"
+    if renames:
+        return f"rename {', '.join(renames)}"
+    if missing == [LONG_FLAG]:
+        return "add it, and leave it empty where nobody has labelled"
+    if set(missing) <= set(_WIDE_LABELS):
+        return "add what is missing, empty where nobody has labelled, or leave out all columns of labels"
+    return "put the column names into the first row"
 
 
 def _near_misses(absent: Sequence[str], names: list[str]) -> tuple[str, ...]:

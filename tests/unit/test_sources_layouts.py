@@ -102,3 +102,16 @@ def test_a_year_column_under_another_name_or_there_twice_keeps_nothing_out() -> 
     twice = find_layout([*WIDE, "IncidentYear", "IncidentYear"], where="f")
     assert "IncidentYear" not in twice.columns
     assert twice.warnings == ("the column IncidentYear is there twice, so neither is read",)
+
+
+@pytest.mark.parametrize(
+    ("header", "advice"),
+    [
+        (["IncidentID", "NarrativeCME", "NarrativeLE", "ipv_manualCME"], "or leave out all columns of labels"),
+        (["incident_id", "narrative_type", "narrative_text"], "leave it empty where nobody has labelled"),
+        (["IncidentID", "NarrativeCME", "x"], "put the column names into the first row"),
+    ],
+)
+def test_a_missing_column_gets_the_advice_that_fits(header: list[str], advice: str) -> None:
+    with pytest.raises(BadInputError, match=advice):
+        find_layout(header, where="cases.xlsx")
