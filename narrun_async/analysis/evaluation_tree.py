@@ -88,6 +88,8 @@ class ErrorBounds:
     apparent: Bounds
     #: open units, labelled or not
     n_open_all: int
+    #: of which `apparent` is the share: answered or open
+    n_units: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

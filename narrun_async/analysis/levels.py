@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -91,7 +92,7 @@ def estimate_prevalence(units: Units, validity: Validity | None) -> Prevalence:
         predictive_values=(
             () if validity is None else tuple(predictive_values(validity, one) for one in (*known, *PREVALENCES))
         ),
-        remarks=tuple(_prevalence_remarks(units, apparent, apparent_of_labelled)),
+        remarks=tuple(_prevalence_remarks(units, apparent_of_labelled)),
     )
 
 
@@ -117,18 +118,30 @@ def _corrected(units: Units, validity: Validity | None, labelled: Measure) -> Me
     return corrected_beside_labels(labelled, unlabelled, validity, fraction=1 - others.n_units / everyone.n_units)
 
 
-def _prevalence_remarks(units: Units, apparent: Measure, of_labelled: Measure) -> Sequence[str]:
+def _prevalence_remarks(units: Units, of_labelled: Measure) -> Sequence[str]:
     n_answered, n_evaluated = int(units.is_answered.sum()), int(units.is_evaluated.sum())
     if n_evaluated == n_answered > 0:
         return ["every answer has a label, so the labels say the rate themselves; nothing needs to be corrected"]
-    remarks = []
-    one, other = apparent.clustered or apparent.interval, of_labelled.clustered or of_labelled.interval
-    if one is not None and other is not None and (one.high < other.low or other.high < one.low):
-        remarks.append(
-            "the labelled part is detected at another rate than the whole, so it is no random sample of it: the "
-            "labelled rate, PPV and NPV hold for it alone"
-        )
-    return remarks
+    others = proportion(units.answers(units.is_answered & ~units.is_evaluated), empty="")
+    if units.pairs(units.is_evaluated).is_weighted or not _differ(of_labelled, others):
+        return []
+    assert of_labelled.value is not None and others.value is not None
+    return [
+        f"the labelled ones are detected at another rate than the others ({100 * of_labelled.value:.1f} % and "
+        f"{100 * others.value:.1f} %), so they are no random sample: the labelled rate, PPV and NPV hold for them "
+        "alone, and the correction may be off by more than its interval"
+    ]
+
+
+def _differ(one: Measure, other: Measure) -> bool:
+    """The 95 % interval of the difference of two independent shares leaves out zero (MOVER, as in `analysis.mover`)."""
+    of_one, of_other = one.clustered or one.interval, other.clustered or other.interval
+    if one.value is None or other.value is None or of_one is None or of_other is None:
+        return False
+    difference = one.value - other.value
+    below = math.hypot(one.value - of_one.low, of_other.high - other.value)
+    above = math.hypot(of_one.high - one.value, other.value - of_other.low)
+    return difference - below > 0 or difference + above < 0
 
 
 def bound_errors(units: Units) -> ErrorBounds:
@@ -159,6 +172,7 @@ def bound_errors(units: Units) -> ErrorBounds:
             worst=n_detected / n_all if n_all else None, best=(n_detected + n_open) / n_all if n_all else None
         ),
         n_open_all=n_open,
+        n_units=n_all,
     )
 
 

@@ -76,7 +76,7 @@ def test_no_text_of_a_narrative_an_answer_or_an_error_is_in_it(database: Databas
     assert CANARY not in Path("without.html").read_text(encoding="utf-8")
     call("report", wanted, "--html", "with.html", "--with-text", *FEW)
     document = Path("with.html").read_text(encoding="utf-8")
-    assert CANARY in document and "This report quotes narratives" in document
+    assert CANARY in document and "This report holds phrases from narratives" in document
     (rest,) = re.findall(r'<section id="indicators".*?</section>', document, flags=re.DOTALL)
     assert CANARY not in document.replace(rest, "")
 

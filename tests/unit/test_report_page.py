@@ -62,9 +62,9 @@ def words(rows: Sequence[CohortRow], slug: str, **options: object) -> str:
 def test_the_brief_gives_every_share_with_its_counts_and_its_interval() -> None:
     (cards,) = (one for one in section(page(BEST), "in-brief").blocks if isinstance(one, Cards))
     told = {card.label: (card.value, card.detail) for card in cards.items}
-    assert told["Sensitivity"][0] == "0.875" and "42 of 48" in told["Sensitivity"][1]
-    assert told["Specificity"][0] == "0.961" and "342 of 356" in told["Specificity"][1]
-    assert told["Precision"][0] == "0.750" and "42 of 56" in told["Precision"][1]
+    assert told["Sensitivity, of narratives"][0] == "0.875" and "42 of 48" in told["Sensitivity, of narratives"][1]
+    assert told["Specificity, of narratives"][0] == "0.961" and "342 of 356" in told["Specificity, of narratives"][1]
+    assert told["Precision, of narratives"][0] == "0.750" and "42 of 56" in told["Precision, of narratives"][1]
     assert told["Incidents detected"][0] == "13.86 %" and "56 of 404" in told["Incidents detected"][1]
     assert all(re.search(r"95 %.*\d to .*\d", detail) for _, detail in told.values())
 
@@ -182,8 +182,8 @@ def test_the_flow_adds_up_from_the_file_to_the_incidents() -> None:
     not_sent = told["Eligible"][1]
     assert not_sent is not None and not_sent.count == "2 narratives"
     assert not_sent.lines == ("texts that say there is no report: 1", "not reached yet: 1")
-    assert told["Sent to the model"][0] == "23 narratives"
-    failed = told["Sent to the model"][1]
+    assert told["Put to the model"][0] == "24 narratives"
+    failed = told["Put to the model"][1]
     assert failed is not None and failed.lines == ("refused by the model (refusal): 2",)
     assert told["Answered"][0] == "22 narratives"
     without = told["Answered"][1]
@@ -198,11 +198,20 @@ def test_what_was_in_the_file_and_not_loaded_is_seen_to_leave() -> None:
     )
     (chart,) = (one for one in section(page(BEST, ingest=ingest), "flow").blocks if isinstance(one, FlowChart))
     first, second = chart.steps[:2]
-    assert (first.box.title, first.box.count) == ("In the file cases.xlsx", "450 incidents")
+    assert (first.box.title, first.box.count) == ("In the file cases.xlsx", "450 cases")
     assert first.box.lines == ("with 437 cells for texts",)
     assert first.leaves is not None and first.leaves.count == "33 cells"
     assert first.leaves.lines == ("blank: 30", "the same narrative again: 2", "another text of the same narrative: 1")
     assert second.box.count == "404 narratives"
+
+
+def test_cases_without_any_text_are_seen_to_leave_where_they_can_be_counted() -> None:
+    ingest = IngestRecord(
+        n_cases=415, n_blank=426, n_blank_ids=0, n_texts_repaired=0, n_duplicates=0, n_conflicts_dropped=0
+    )
+    (chart,) = (one for one in section(page(BEST, ingest=ingest), "flow").blocks if isinstance(one, FlowChart))
+    leaves = chart.steps[0].leaves
+    assert leaves is not None and leaves.lines == ("blank: 426", "11 cases had no text at all")
 
 
 def test_narratives_beyond_the_cohort_are_seen_to_leave() -> None:
@@ -242,7 +251,7 @@ def test_indicators_are_left_out_unless_asked_for_and_the_page_warns_where_they_
     ]
     assert "left out" in words(BEST, "indicators")
     with_text = page(BEST, indicators=ranked)
-    assert any("quotes narratives" in aside.text for aside in with_text.asides)
+    assert any("phrases from narratives" in aside.text for aside in with_text.asides)
     assert "other" in words_of(section(with_text, "indicators").blocks)
 
 

@@ -86,7 +86,7 @@ def _asides(material: ReportMaterial) -> Iterator[Aside]:
     if material.indicators:
         yield Aside(
             tone=Tone.WARNING,
-            text="This report quotes narratives (“What the answers are based on”). Treat it as you treat them.",
+            text="This report holds phrases from narratives (“What the answers are based on”). Protect it like them.",
         )
     if material.analysis.suppress_below is not None:
         yield Aside(

@@ -25,7 +25,7 @@ from narrun_async.reporting.html.wording import (
 )
 from narrun_async.reporting.measure_text import fraction_text
 
-_MEANINGS = ("found", "false alarms", "missed", "rightly left alone")
+_MEANINGS = ("found", "false alarms", "missed", "rightly not detected")
 _MAIN = (Level.NARRATIVES, Level.INCIDENTS)
 _PARTS = (Level.CME, Level.LE, Level.INCIDENTS_WITH_BOTH)
 
@@ -75,7 +75,8 @@ def _whose_labels(material: ReportMaterial, main: LevelReport) -> str:
         weighed = "Every label counts for as many narratives as it stands for, so the counts below are estimates. "
     return (
         f"The yardstick is what people said: {clean(material.evaluation.labels)}. {judged} have both an answer and a "
-        f"label, of {n_answered:,} answered. {weighed}Labels can be wrong, too; what follows takes them for the truth."
+        f"label, of {n_answered:,} answered. {weighed}Who read, and whether they knew the answers, "
+        "is for you to say. Labels can be wrong, too; what follows takes them for the truth."
     )
 
 

@@ -50,7 +50,7 @@ def _with_labels(material: ReportMaterial) -> Sequence[Block]:
             rows=rows,
             notes=(
                 "PABAK is what kappa would be if yes and no were equally common; AC1 is less moved by rarity than "
-                "kappa. Agreement on yes is the number of F1.",
+                "kappa. Agreement on yes equals F1.",
             ),
         ),
     ]
@@ -66,8 +66,8 @@ def _why_kappa(level: LevelReport) -> str:
         return f"Answers and labels say the same of all {units}."
     by_chance = (observed - kappa) / (1 - kappa)
     return (
-        f"Answers and labels say the same of {percent_of(observed)} of the {units}. Most of that is easily had: two "
-        "judges who say yes as often as these, at random and without reading anything, would agree on "
+        f"Answers and labels say the same of {percent_of(observed)} of the {units}. Most of that is to be expected: "
+        "two judges who say yes as often as these, at random and without reading anything, would agree on "
         f"{percent_of(by_chance)}. Cohen's kappa is the share of the possible agreement beyond that: {kappa:.2f}. "
         "Where yes is rare it falls even if judgement does not, so read it beside the agreement on yes and on no."
     )

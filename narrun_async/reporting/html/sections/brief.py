@@ -38,11 +38,13 @@ def _what_was_done(material: ReportMaterial) -> str:
     asked = "A simulated endpoint" if material.is_simulated else f"The language model {model}"
     all_of_them = plural(flow.n_eligible, "narrative")
     given = all_of_them if flow.n_sent == flow.n_eligible else f"{flow.n_sent:,} of {all_of_them}"
+    n_skipped = sum(flow.skipped.values())
+    skipped = f"{n_skipped:,} were left out (see the flow below). " if n_skipped else ""
     alike = f"{flow.n_copied:,} more have the text of one of these and share what came of it. " if flow.n_copied else ""
     return (
         f"{asked} was given {given} about {plural(flow.n_incidents, 'incident')}, one "
         "at a time, and asked whether each shows that the person was a victim of intimate partner violence: yes or no, "
-        f"with a confidence and reasons. {alike}{plural(flow.n_answered, 'narrative')} got a usable answer. "
+        f"with a confidence and reasons. {alike}{skipped}{plural(flow.n_answered, 'narrative')} got a usable answer. "
         "The exact question is the prompt, printed in full under “Provenance”."
     )
 
@@ -57,9 +59,15 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
         yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
         weighed = "" if material.review is None else f", as {narratives.counts.n_evaluated:,} labels say of all"
-        yield _performance_card(narratives, "sensitivity", "Sensitivity", f"labelled yes were detected{weighed}")
-        yield _performance_card(narratives, "specificity", "Specificity", f"labelled no were left alone{weighed}")
-        yield _performance_card(narratives, "ppv", "Precision", f"detected and labelled were right{weighed}")
+        yield _performance_card(
+            narratives, "sensitivity", "Sensitivity, of narratives", f"labelled yes were detected{weighed}"
+        )
+        yield _performance_card(
+            narratives, "specificity", "Specificity, of narratives", f"labelled no were not detected{weighed}"
+        )
+        yield _performance_card(
+            narratives, "ppv", "Precision, of narratives", f"detected and labelled were right{weighed}"
+        )
 
 
 def _detected_card(level: LevelReport, label: str, what: str) -> Card:
@@ -92,7 +100,13 @@ def _corrected_card(material: ReportMaterial, level: LevelReport) -> Card:
         return Card(label=label, value="not known", detail=why)
     zero = " The interval includes zero." if level.prevalence.includes_zero else ""
     interval = percent_interval(best_interval(corrected))
-    return Card(label=label, value=percent_of(corrected.value), detail=f"95 % interval {interval}.{zero}")
+    validity, known = level.prevalence.validity, ""
+    if validity is not None:
+        known = (
+            f" With sensitivity {validity.sensitivity.value:.3f} and specificity {validity.specificity.value:.3f} of "
+            "incidents."
+        )
+    return Card(label=label, value=percent_of(corrected.value), detail=f"95 % interval {interval}.{zero}{known}")
 
 
 def _cannot(why: str) -> str:
@@ -160,8 +174,8 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
     kappa, observed = narratives.agreement.kappa.value, narratives.agreement.observed.value
     if kappa is not None and observed is not None:
         yield (
-            f"Agreement of {percent_of(observed)} with the labels is easily had where most are no. Beyond chance, "
-            f"kappa is {kappa:.2f}."
+            f"Agreement of {percent_of(observed)} with the labels is to a large part chance where most are no. Beyond "
+            f"that, kappa is {kappa:.2f}."
         )
     if material.n_configurations > 1:
         yield (

@@ -126,7 +126,7 @@ def _statistics(material: ReportMaterial) -> str | None:
 def _indeterminate(material: ReportMaterial) -> str | None:
     n_errors = sum(material.evaluation.flow.errors.values())
     return (
-        f"Answers that could not be read as yes or no are errors, in no table: {n_errors:,}, by category under "
+        f"Answers that could not be read as yes or no are errors, in no 2×2 table: {n_errors:,}, by category under "
         "“Errors”. What they leave open is told as a range."
     )
 
@@ -135,18 +135,22 @@ def _missing(material: ReportMaterial) -> str | None:
     flow = material.evaluation.flow
     hides_labels = material.hides_labels(Level.NARRATIVES)
     unlabelled = "" if hides_labels else f", {flow.n_unlabelled:,} answers without a label"
+    n_skipped = sum(flow.skipped.values())
+    skipped = f", {n_skipped:,} not sent" if n_skipped else ""
     others = "Nothing was imputed."
+    if flow.n_copied:
+        others = f"{flow.n_copied:,} got the answer of a narrative with the same text; nothing else was imputed."
     if material.review is not None:
         unlabelled = ""
         others = "Of the answers a sample has labels, which stand for the others of their stratum by their weights."
     return (
-        f"Left out of the tables: {sum(flow.errors.values()):,} without a usable answer, {flow.n_missing:,} not reached"
-        f"{unlabelled}. {others}"
+        f"Left out of the tables: {sum(flow.errors.values()):,} without a usable answer{skipped}, "
+        f"{flow.n_missing:,} not reached{unlabelled}. {others}"
     )
 
 
 def _variability(material: ReportMaterial) -> str | None:
-    return "By kind of narrative, per incident, by year where it is known; failures by length of the text."
+    return "By kind of narrative and per incident; failures by length of the text."
 
 
 def _characteristics(material: ReportMaterial) -> str | None:
@@ -263,7 +267,7 @@ def _updating(material: ReportMaterial) -> str | None:
         return None
     if len(identities) > 1:
         return "More than one model or version answered: see “Provenance”."
-    return "The same model answered throughout."
+    return "What answered named itself the same throughout."
 
 
 # --- the lists -------------------------------------------------------------------------------------------------------
@@ -360,7 +364,7 @@ TRIPOD_LLM: tuple[Item, ...] = (
     Item(
         number="16d",
         asks_for="numbers and outcomes in each analysis",
-        answer=_always("Every table and sentence gives its denominator."),
+        answer=_always("Numbers of narratives and incidents stand beside the shares."),
     ),
     Item(number="17", asks_for="performance", answer=_estimates),
     Item(number="18", asks_for="whether the model was changed", answer=_updating),

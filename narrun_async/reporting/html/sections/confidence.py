@@ -134,7 +134,7 @@ def _reliability(bins: Sequence[CalibrationBin], counted: str) -> Figure:
             "Share of right answers against mean stated confidence, by band. On the diagonal both are equal; points "
             "below it are overconfident. The numbers are in the table."
         ),
-        caption="On the dotted line the model is right as often as it says; below it, less often.",
+        caption="On the dotted line the model is right as often as it says, above it more often, below it less.",
         chart=SquareChart(
             points=tuple(points), x_title="stated confidence", y_title="share of right answers", has_diagonal=True
         ),

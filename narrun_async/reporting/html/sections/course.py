@@ -61,7 +61,7 @@ def _runs_table(runs: Sequence[RunRecord]) -> Table:
         for run in runs
     )
     return Table(
-        caption="Runs: the lives of the processes that worked on this experiment",
+        caption="Runs of the program on this experiment",
         head=("Run", "Why", "Began (UTC)", "Took", "Rows saved", "Calls at a time", "Ended"),
         rows=rows,
         is_prose=True,
@@ -87,10 +87,16 @@ def _calls_words(material: ReportMaterial, course: Course) -> str:
             f" An answer took {duration_text(course.latency_median_s)} (median; 95 % within "
             f"{duration_text(course.latency_p95_s)})."
         )
+    canaries = material.canaries.n_asked
+    again = (
+        f" {plural(canaries, 'more call')} asked a narrative again, to see whether answers stay the same."
+        if canaries
+        else ""
+    )
     return (
         f"{plural(course.n_calls, 'call')} were made{failed if course.n_failed else ''}, at most "
         f"{course.peak_in_flight:,} at a time, in {duration_text(course.working_s)} of work.{speed} Prompts and "
-        f"answers came to {material.prompt_tokens:,} and {material.completion_tokens:,} tokens."
+        f"answers came to {material.prompt_tokens:,} and {material.completion_tokens:,} tokens.{again}"
     )
 
 
@@ -131,7 +137,8 @@ def _numbers(course: Course, caption: str, names: Sequence[str], values: Sequenc
         )
         for one, *values_of in list(zip(course.bins, *values, strict=True))[::step]
     )
-    return Table(caption=caption, head=(f"From, {unit}", *names), rows=rows)
+    every = f" (every {step}th stretch)" if step > 1 else ""
+    return Table(caption=f"{caption}{every}", head=(f"From, {unit}", *names), rows=rows)
 
 
 def _marks_words(course: Course) -> str:

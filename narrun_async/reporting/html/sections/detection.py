@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from narrun_async.analysis.evaluation_tree import Level
 from narrun_async.analysis.report_tree import Withheld, YearGroup
 from narrun_async.reporting.html.blocks import Aside, Block, Figure, Paragraph, Row, Section, Table, Tone
 from narrun_async.reporting.html.charts import Ink, IntervalChart, Series
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
+    DASH,
     LEVEL_NAMES,
     as_point,
     best_interval,
@@ -40,7 +42,8 @@ def _levels(material: ReportMaterial) -> Sequence[Block]:
             Row(
                 head=capital(LEVEL_NAMES[level.level]),
                 cells=(
-                    f"{counts.n_units:,}",
+                    # which incidents have both narratives answered is known of those alone
+                    DASH if level.level is Level.INCIDENTS_WITH_BOTH else f"{counts.n_units:,}",
                     f"{counts.n_answered:,}",
                     f"{counts.n_detected:,}",
                     percent_of(apparent.value),

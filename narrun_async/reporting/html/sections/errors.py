@@ -47,10 +47,11 @@ def _how_many(material: ReportMaterial) -> str:
     incidents = material.level(Level.INCIDENTS)
     if incidents is None or material.hides(Withheld.ERROR_BOUNDS) or not incidents.if_errors.n_open_all:
         return text
-    bounds = incidents.if_errors.apparent
+    bounds, n_detected = incidents.if_errors, incidents.counts.n_detected
     return (
-        f"{text} Had all of those that leave an incident open been no, or all yes, {percent_of(bounds.worst)} to "
-        f"{percent_of(bounds.best)} of the incidents would be detected."
+        f"{text} Of {plural(bounds.n_units, 'incident')} with an answer or an error, {n_detected:,} "
+        f"({percent_of(bounds.apparent.worst)}) are detected if every missing answer were no, and "
+        f"{n_detected + bounds.n_open_all:,} ({percent_of(bounds.apparent.best)}) if every one were yes."
     )
 
 

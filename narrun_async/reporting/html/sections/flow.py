@@ -73,15 +73,28 @@ def _file_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
     if ingest is None:
         return (loaded,)
     left = _left_in_the_file(ingest)
+    n_textless = _cases_without_text(material, ingest)
     n_left = sum(left.values())
     in_file = FlowBox(
         title=f"In the file {clean(PurePath(source.path).name)}",
-        count=plural(ingest.n_cases, "incident"),
+        count=plural(ingest.n_cases, "case"),
         lines=(f"with {plural(source.n_narratives + n_left, 'cell')} for texts",),
     )
     lines = tuple(f"{what}: {number:,}" for what, number in left.items())
+    if n_textless:
+        lines = (*lines, f"{plural(n_textless, 'case')} had no text at all")
     leaves = FlowBox(title="Not loaded", count=plural(n_left, "cell"), lines=lines) if left else None
     return (FlowStep(box=in_file, leaves=leaves), loaded)
+
+
+def _cases_without_text(material: ReportMaterial, ingest: IngestRecord) -> int:
+    """Where the whole file was taken and every row is a case of its own; else nobody can tell, and it says 0."""
+    flow, source = material.evaluation.flow, material.source
+    if source is None or source.n_narratives != flow.n_eligible:
+        return 0
+    if ingest.n_blank_ids or ingest.n_duplicates or ingest.n_conflicts_dropped:
+        return 0
+    return max(0, ingest.n_cases - flow.n_incidents)
 
 
 def _left_in_the_file(ingest: IngestRecord) -> Mapping[str, int]:
@@ -102,18 +115,18 @@ def _cohort_steps(material: ReportMaterial) -> tuple[FlowStep, ...]:
         count=plural(flow.n_eligible, "narrative"),
         lines=(f"of {plural(flow.n_incidents, 'incident')}", *_noticed(flow)),
     )
-    asked = FlowBox(
-        title="Sent to the model",
-        count=plural(flow.n_sent, "narrative"),
-        lines=(f"and {flow.n_copied:,} more with the same text got its answer",) if flow.n_copied else (),
-    )
+    asked = FlowBox(title="Sent to the model", count=plural(flow.n_sent, "narrative"))
+    if flow.n_copied:
+        alike = f"{flow.n_copied:,} with the text of one of these, which share what came of it"
+        lines = (f"{flow.n_sent:,} sent", alike)
+        asked = FlowBox(title="Put to the model", count=plural(flow.n_sent + flow.n_copied, "narrative"), lines=lines)
     answered = FlowBox(title="Answered", count=plural(flow.n_answered, "narrative"), lines=_kinds(material))
     steps = [FlowStep(box=eligible, leaves=_not_sent(flow)), FlowStep(box=asked, leaves=_failed(flow))]
     incidents = material.level(Level.INCIDENTS)
     if incidents is None:
         return (*steps, FlowStep(box=answered))
     classified = FlowBox(title="Classified", count=plural(incidents.counts.n_answered, "incident"))
-    return (*steps, FlowStep(box=answered, leaves=_without_any(incidents)), FlowStep(box=classified))
+    return (*steps, FlowStep(box=answered, leaves=_without_any(incidents, flow.n_missing)), FlowStep(box=classified))
 
 
 def _noticed(flow: Flow) -> tuple[str, ...]:
@@ -149,14 +162,14 @@ def _kinds(material: ReportMaterial) -> tuple[str, ...]:
     return tuple(f"{level.counts.n_answered:,} {name}" for name, level in kinds if level is not None)
 
 
-def _without_any(incidents: LevelReport) -> FlowBox | None:
+def _without_any(incidents: LevelReport, n_missing: int) -> FlowBox | None:
     n_without = incidents.counts.n_units - incidents.counts.n_answered
     if not n_without:
         return None
     return FlowBox(
         title="No answer at all",
         count=plural(n_without, "incident"),
-        lines=("all of their narratives were skipped, failed, or are not reached",),
+        lines=(f"all of their narratives were left out or failed{', or are not reached' if n_missing else ''}",),
     )
 
 

@@ -16,7 +16,7 @@ _WORDS = {
     "Specificity": "Of the narratives labelled no, the share that is not detected.",
     "PPV (precision)": "Of the narratives detected, the share labelled yes. It falls where violence is rarer.",
     "NPV": "Of the narratives not detected, the share labelled no.",
-    "F1": "Sensitivity and PPV in one number (their harmonic mean). It ignores what is rightly left alone.",
+    "F1": "Sensitivity and PPV in one number (their harmonic mean). It ignores what is rightly not detected.",
     "MCC": "Matthews' correlation of answer and label: 1 all right, 0 no better than chance, -1 all wrong.",
     "Balanced accuracy": "The mean of sensitivity and specificity: 0.5 is what guessing gives.",
     "Raw agreement (accuracy)": "How often answer and label are the same. High wherever yes is rare.",

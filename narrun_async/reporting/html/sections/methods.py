@@ -129,10 +129,10 @@ def _work_sentences(material: ReportMaterial) -> Iterator[str]:
         yield f"{plural(material.n_batched_calls, 'call')} went through the provider's batch interface."
     canaries = material.canaries
     if canaries.n_answered:
-        differed = f"{canaries.n_flipped:,} of the answers" if canaries.n_flipped else "none of the answers"
+        differed = f"{canaries.n_flipped:,} of the answers" if canaries.n_flipped else "none"
         yield (
             f"To check that answers stay the same, {plural(canaries.n_answered, 'narrative')} were asked again in "
-            f"mid-work; {differed} differed."
+            f"mid-work; {differed} changed between yes and no."
         )
 
 
@@ -236,6 +236,8 @@ def results_sentences(material: ReportMaterial) -> Iterator[str]:
         return
     n_errors = sum(flow.errors.values())
     failed = f"; {n_errors:,} got no usable answer" if n_errors else ""
+    n_skipped = sum(flow.skipped.values())
+    failed += f"; {n_skipped:,} were not sent" if n_skipped else ""
     yield (
         f"Of {plural(flow.n_eligible, 'eligible narrative')}, {flow.n_answered:,} "
         f"({percent_of(flow.n_answered / flow.n_eligible)}) were answered{failed}."
@@ -256,7 +258,12 @@ def _prevalence_sentences(incidents: LevelReport) -> Iterator[str]:
     if prevalence.corrected.value is None or prevalence.validity is None or _needs_no_correction(incidents):
         return
     zero = ", which includes zero" if prevalence.includes_zero else ""
-    yield f"Corrected for the answers' errors, the share of incidents is {share_words(prevalence.corrected)}{zero}."
+    known = prevalence.validity
+    yield (
+        f"Corrected for wrong answers (sensitivity {known.sensitivity.value:.3f} and specificity "
+        f"{known.specificity.value:.3f} of incidents), the share of incidents is "
+        f"{share_words(prevalence.corrected)}{zero}."
+    )
 
 
 def _counted(measure: Measure, what: str) -> str:

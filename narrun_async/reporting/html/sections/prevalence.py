@@ -37,7 +37,8 @@ def prevalence_section(material: ReportMaterial) -> Section:
         Paragraph(
             text="The share detected counts false alarms and lacks what was missed. With sensitivity and specificity "
             "known it can be corrected (Rogan and Gladen). The corrected interval carries the uncertainty of "
-            "both, and takes the labelled cases for as hard as the others."
+            "both, and takes the labelled cases for as hard as the others. All of it speaks of the texts of this file, "
+            "and of no other people."
         ),
         _figure(material, levels),
         *_remarks(material, levels),
@@ -114,7 +115,7 @@ def _validity_words(validity: Validity) -> str:
 
 
 def _share_words(share: Share) -> str:
-    return f"{share.value:.3f} (as sure as {count_text(round(share.n_effective, 1))} independent cases make it)"
+    return f"{share.value:.3f} (effective sample size {count_text(round(share.n_effective, 1))})"
 
 
 def _predictive_values(level: LevelReport) -> Table | None:
@@ -124,7 +125,7 @@ def _predictive_values(level: LevelReport) -> Table | None:
     known = level.prevalence.corrected.value
     return Table(
         caption=f"What a yes and a no about {SHORT_NAMES[level.level]} would be worth, by how common it is",
-        head=("If so many are yes", "PPV: a yes is right", "NPV: a no is right"),
+        head=("If the true share is", "PPV: a yes is right", "NPV: a no is right"),
         rows=tuple(
             Row(
                 head=percent_of(one.prevalence) + (", as corrected above" if one.prevalence == known else ""),
