@@ -179,7 +179,7 @@ def draw_units(rng: np.random.Generator, *, n_units: int, n_labelled: int, truth
 def test_a_labelled_part_that_is_detected_at_another_rate_than_the_others_is_told(
     n_detected_of_others: int, is_told: bool
 ) -> None:
-    """20 of 100 against 20, 6 and 40; Newcombe intervals of the differences: 4.7 to 23.4 and -31.9 to -7.3 in a hundred."""
+    """20 of 100 against 20, 6 and 40; by Newcombe the differences are 4.7 to 23.4 and -31.9 to -7.3 in a hundred."""
     rows = rows_of_table(16, 4, 4, 76) + [make_row(f"u{n}", detected=int(n < n_detected_of_others)) for n in range(100)]
     units = CohortTable.build(rows, manual_flags(rows)).narratives()
     told = estimate_prevalence(units, own_validity(units)).remarks
