@@ -8,7 +8,8 @@ from harness import Workplace
 from questions import write_config
 from serving import SLOTS, LlamaServer
 
-NARRATIVES = 120
+#: so many that it looks around more than once, on a slow machine, too
+NARRATIVES = 300
 
 
 def test_auto_tries_more_than_four_slots_serve_and_comes_back(workplace: Workplace, server: LlamaServer) -> None:
