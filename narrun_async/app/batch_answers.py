@@ -256,8 +256,15 @@ async def _collect_files(
             tell(f"batch {batch.number}: closed; {batch.closed_why}")
             if batch.keeps_files:
                 tell(f"           its files stay in {batch_directory(experiment, run.log_root)}; they hold narratives")
+        for number in _still_open(targets, collected):
+            tell(f"batch {number}: stays open; collect the rest of it, or give it back with `narrun batch cancel`")
         await remove_closed_files(store, experiment, run.log_root, tell)
     return collected.verdict.exit_code
+
+
+def _still_open(targets: dict[int, Target], collected: Collected) -> Sequence[int]:
+    open_before = {number for number, one in targets.items() if one.batch.state in OPEN}
+    return sorted(open_before - {batch.number for batch in collected.closed})
 
 
 async def _targets(store: SqliteStore, experiment: Experiment, numbers: Sequence[int]) -> dict[int, Target]:

@@ -223,7 +223,7 @@ async def cancel_batches(request: BatchRequest, *, abandons: bool, tell: Tell) -
             else:
                 done = await _cancel_at_provider(request, store, experiment, batch, tell)
             if done.state is BatchState.CLOSED:
-                tell(f"batch {done.number}: {done.closed_why}; its narratives are missing again")
+                tell(f"batch {done.number}: {done.closed_why}; what has no row is missing again")
             else:
                 tell(f"batch {done.number}: the provider says {done.remote_status}")
                 tell("           what it answered until it stops is paid for; `narrun batch collect` stores it")

@@ -791,6 +791,9 @@ async def test_on_files_alone_a_batch_goes_out_and_comes_back_part_by_part(open_
         first, second = write_lines(tmp_path / "1", lines[:25]), write_lines(tmp_path / "2", lines[20:])
         assert await rig.collect(first) is ExitCode.TEMPORARY
         assert (rig.states(), len(rig.rows())) == (["exported"], 25)
+        assert [line for line in rig.told if "stays open" in line] == [
+            "batch 1: stays open; collect the rest of it, or give it back with `narrun batch cancel`"
+        ]
         assert await rig.collect(first, second) is ExitCode.COMPLETED_WITH_ERRORS
         assert (rig.states(), len(rig.rows())) == (["closed"], 40)
         assert rig.ask_one("SELECT COUNT(*) FROM attempts") == 40

@@ -15,7 +15,7 @@ from narrun_async.retrying import CallFailure
 
 async def withdraw(store: BatchStore, batch: Batch) -> Batch:
     """Close a batch of which nothing was sent."""
-    return await _close(store, batch, "cancelled before it was sent")
+    return await _close(store, batch, "given back; it was never sent to a provider")
 
 
 async def abandon(store: BatchStore, batch: Batch) -> Batch:
