@@ -103,8 +103,8 @@ ROWS: tuple[FaultRow, ...] = (
     ),
     FaultRow(
         id="N17",
-        fault="refusals and errors in the words of OpenAI, Azure, vLLM, llama.cpp, Ollama and LM Studio",
-        injected="77 bodies written after what each server says, judged, and sent over a socket",
+        fault="refusals and errors in the words of OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and OpenRouter",
+        injected="84 bodies written after what each server says, judged, and sent over a socket",
         required="each is what its server means by it, whatever its words are; docs/servers.md has the same table",
     ),
     FaultRow(

@@ -40,8 +40,8 @@ ROWS: tuple[FaultRow, ...] = (
     FaultRow(
         id="S07",
         fault="HTML in a narrative, an answer or a name",
-        injected="`<script>` as experiment name, rationale, indicator; through the terminal, logs, csv, json and xlsx",
-        required="never markup: plain text in each of them (there is no HTML report)",
+        injected="`<script>` as experiment name, rationale, indicator; through the terminal, logs, csv, json, xlsx, the HTML report and the pages of browse",
+        required="never markup: plain text in each of them",
     ),
     FaultRow(
         id="S08",
