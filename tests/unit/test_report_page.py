@@ -27,7 +27,7 @@ from made_up_reports import (
 from narrun_async.analysis.breakdowns import rank_indicators
 from narrun_async.analysis.cohort import Label, LabelSet
 from narrun_async.analysis.evaluation_tree import Validity
-from narrun_async.analysis.values import Share
+from narrun_async.analysis.values import Measure, Share
 from narrun_async.models import (
     AnswerIndicators,
     CanaryCounts,
@@ -340,7 +340,8 @@ REVIEW = ReviewFacts(
     n_disputed=0,
     n_readers=2,
     n_blinded=2,
-    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)],
+    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=Measure(value=0.8))],
+    hides_agreement=False,
     is_used=True,
 )
 

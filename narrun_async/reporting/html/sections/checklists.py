@@ -240,7 +240,8 @@ def _how_labelled(material: ReportMaterial) -> str | None:
 def _how_many_labelled(material: ReportMaterial) -> str | None:
     if (review := material.review) is None:
         return None
-    return f"{plural(review.n_readers, 'reader')}; {review.n_adjudicated:,} labels by adjudication."
+    adjudicated = "" if review.hides_agreement else f"; {review.n_adjudicated:,} labels by adjudication"
+    return f"{plural(review.n_readers, 'reader')}{adjudicated}."
 
 
 def _compute(material: ReportMaterial) -> str | None:
