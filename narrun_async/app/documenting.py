@@ -164,10 +164,10 @@ async def _reviews(store: SqliteStore, experiment: Experiment, request: Evaluati
         for one in await store.list_reviews()
         if one.experiment_id == experiment.experiment_id or one.review_id == request.review
     ]
-    return [_review_facts(await store.load_review(one), request) for one in chosen]
+    return [_review_facts(await store.load_review(one), experiment, request) for one in chosen]
 
 
-def _review_facts(state: ReviewState, request: EvaluationRequest) -> ReviewFacts:
+def _review_facts(state: ReviewState, experiment: Experiment, request: EvaluationRequest) -> ReviewFacts:
     from narrun_async.reporting.html.material import ReviewFacts
 
     review, finals = state.review, final_labels(state)
@@ -189,6 +189,7 @@ def _review_facts(state: ReviewState, request: EvaluationRequest) -> ReviewFacts
         n_blinded=sum(workbook.is_blinded for workbook in state.workbooks),
         pairs=() if hides_agreement else [_pair_facts(pair, numbers) for pair in pairs],
         hides_agreement=hides_agreement,
+        is_drawn_elsewhere=review.experiment_id != experiment.experiment_id,
         is_used=review.review_id == request.review,
     )
 

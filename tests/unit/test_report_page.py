@@ -342,6 +342,7 @@ REVIEW = ReviewFacts(
     n_blinded=2,
     pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=Measure(value=0.8))],
     hides_agreement=False,
+    is_drawn_elsewhere=False,
     is_used=True,
 )
 
@@ -366,9 +367,13 @@ def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives()
     """12 of 20 and 2 of 20 labels stand for 60 of 100 and 90 of 900; nobody labelled 100 detected narratives."""
     rows, labels = reviewed_rows()
     told = words_of_page(page(rows, labels=labels, reviews=[REVIEW]))
-    assert "40 of the 1,000 answers were drawn at random" in told and "as 40 labels say of all" in told
+    assert "40 answers can be held against a label from people, who read a random sample of 404 narratives" in told
+    assert "were detected, estimated from 40 labels" in told
     assert "of the 100 detected narratives that the labels stand for, 40 would be labelled no" in told
-    assert "the counts below are estimates" in told and "is an estimate for all narratives" in told
+    assert (
+        "the counts below are estimates" in told
+        and "is an estimate for all narratives that the sample was drawn from" in told
+    )
     for claim in ("detected narratives with a label", "of 1,000 with a label", "nobody has looked", "part only"):
         assert claim not in told
 
@@ -376,7 +381,10 @@ def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives()
 def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> None:
     rows, labels = reviewed_rows()
     told = " ".join(methods_sentences(make_material(rows, labels=labels, reviews=[REVIEW])))
-    assert "a random sample, stratified by predicted, confidence, of the 404 narratives" in told
+    assert (
+        "a random sample, stratified by predicted, confidence, of the 404 narratives that had an answer on 2026-03-06"
+        in told
+    )
     assert "inverse of their chance" in told and "2 narratives without a final label" in told
     assert "recovered from those of PPV and NPV" in told
     of_all = " ".join(methods_sentences(make_material(BEST)))

@@ -57,6 +57,8 @@ class ReviewFacts:
     pairs: Sequence[ReaderPairFacts]
     #: on how many texts readers differ may not be shown: `pairs` is empty, and nothing is said of disputes
     hides_agreement: bool
+    #: by the answers of another experiment
+    is_drawn_elsewhere: bool
     #: the report's labels are those of this review
     is_used: bool
 

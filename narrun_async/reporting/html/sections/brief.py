@@ -56,7 +56,7 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if incidents is not None:
         yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
-        weighed = "" if material.review is None else f", as {narratives.counts.n_evaluated:,} labels say of all"
+        weighed = "" if material.review is None else f", estimated from {narratives.counts.n_evaluated:,} labels"
         yield _performance_card(narratives, "sensitivity", "Sensitivity", f"labelled yes were detected{weighed}")
         yield _performance_card(narratives, "specificity", "Specificity", f"labelled no were left alone{weighed}")
         yield _performance_card(narratives, "ppv", "Precision", f"detected and labelled were right{weighed}")
@@ -139,8 +139,9 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
         return
     if material.review is not None:
         yield (
-            f"{narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers were drawn at random "
-            "and held against a label from people. Each stands for others like it, and counts as many times."
+            f"{plural(narratives.counts.n_evaluated, 'answer')} can be held against a label from people, who read a "
+            f"random sample of {material.review.n_population:,} narratives. Each stands for others like it, and counts "
+            "as many times."
         )
     elif narratives.counts.n_evaluated < narratives.counts.n_answered:
         yield (

@@ -190,9 +190,11 @@ def _review_sentences(material: ReportMaterial) -> Iterator[str]:
     if review is None:
         return
     strata = f", stratified by {clean(review.strata.replace(',', ', '))}," if review.strata else ""
+    where = " in another experiment" if review.is_drawn_elsewhere else ""
     yield (
-        f"These were a random sample{strata} of the {review.n_population:,} narratives with an answer; labels were "
-        "weighted by the inverse of their chance to be drawn (Horvitz and Thompson)."
+        f"These were a random sample{strata} of the {review.n_population:,} narratives that had an answer{where} on "
+        f"{review.drawn_at[:10]}; labels were weighted by the inverse of their chance to be drawn (Horvitz and "
+        "Thompson)."
     )
     if n_without := review.n_drawn - review.n_final:
         yield f"{plural(n_without, 'narrative')} without a final label were stood for by others of the same stratum."

@@ -24,7 +24,7 @@ def _review(review: ReviewFacts, *, not_shown: str) -> Sequence[Block]:
     used = " Its labels are the yardstick of this report." if review.is_used else ""
     facts = {
         "drawn": f"{review.drawn_at[:10]}, seed {review.seed}",
-        "sample": f"{review.n_drawn:,} of {plural(review.n_population, 'narrative')} with an answer",
+        "sample": f"{review.n_drawn:,} of {plural(review.n_population, 'narrative')} {_population_words(review)}",
         "strata": clean(review.strata) or "none",
         "allocation": clean(review.allocation),
         "readers": f"{review.n_readers:,}, of them {review.n_blinded:,} blinded to what the model said",
@@ -61,3 +61,7 @@ def _review(review: ReviewFacts, *, not_shown: str) -> Sequence[Block]:
             Table(caption=caption, head=("Readers", "Agree", "Share", "Cohen's kappa", "Could not tell"), rows=rows)
         )
     return blocks
+
+
+def _population_words(review: ReviewFacts) -> str:
+    return "that had an answer in another experiment" if review.is_drawn_elsewhere else "that had an answer"
