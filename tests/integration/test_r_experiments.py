@@ -19,9 +19,11 @@ from narrun_async.app.endpoints import require_allowed_address
 from narrun_async.app.examining import verify_database
 from narrun_async.app.planning import NothingToDo, RunPlan, RunRequest, plan_resume
 from narrun_async.app.privacy import scrub_database
+from narrun_async.app.reviewing import Readers, rewrite_workbook, sample_review
 from narrun_async.app.running import preview_run
 from narrun_async.config import ExperimentConfig, OperationalSettings, parse_config
 from narrun_async.errors import BadInputError, ConfigurationError, ExitCode, TemporaryError, UsageError
+from narrun_async.metrics.sampling import Allocation, Stratifier
 from narrun_async.models import (
     Detection,
     Envelope,
@@ -30,10 +32,12 @@ from narrun_async.models import (
     Outcome,
     PageCursor,
     ProgressMark,
+    ReviewId,
     RunMode,
     Selection,
 )
 from narrun_async.operations.adopting import Adoption, AdoptionRequest, adopt, plan_adoption
+from narrun_async.operations.reviewing import SampleRequest
 from narrun_async.stores import SqliteStore, open_sqlite_reader, open_sqlite_writer
 
 X, Y = (ExperimentId(f"{letter}1111111-2222-4333-8444-555555555555") for letter in "ab")
@@ -479,6 +483,28 @@ async def test_a_completed_one_is_left_as_it_is_unless_errors_are_to_be_retried(
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM narrative_results WHERE error_occurred = 1")
     assert isinstance(await resume(path, retry_errors_only=True), NothingToDo)
+
+
+async def test_people_may_read_a_sample_of_one_that_r_has_completed(path: Path) -> None:
+    """Of five rows one is an error, and one confidence is a word; the narratives after them have none."""
+    write(path, status="completed", data_checksum=None)
+    await resume(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE narrative_results SET confidence = 'high' WHERE incident_id = 'n3'")
+    request = SampleRequest(n=9, stratifiers=list(Stratifier), bands=(0.5,), allocation=Allocation.EQUAL, seed=1)
+    told: list[str] = []
+    readers = Readers(names=["anna"], are_blinded=True)
+    await sample_review(path, X, request, readers, path.parent / "reviews", tell=told.append)
+    assert "sample      4 of 4 narratives with an answer (equal)" in told
+    assert (path.parent / "reviews" / "review-1-anna.xlsx").is_file()
+    await scrub_database(path, dry_run=False, confirm=lambda _: None, tell=lambda _: None)
+    with pytest.raises(
+        BadInputError, match=r"the texts of 4 of these 4 narratives were scrubbed .* nobody can read them"
+    ):
+        await sample_review(path, X, request, replace(readers, names=["ben"]), path.parent / "again", tell=told.append)
+    with pytest.raises(BadInputError, match="nobody can read them"):
+        await rewrite_workbook(path, ReviewId(1), "anna", path.parent / "again", tell=told.append)
+    assert not (path.parent / "again").exists()
 
 
 async def test_one_whose_settings_are_lost_can_still_be_nothing_to_do(path: Path) -> None:
