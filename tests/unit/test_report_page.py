@@ -34,6 +34,7 @@ from narrun_async.models import (
     CohortRow,
     ExperimentStatus,
     IngestRecord,
+    RunRecord,
     Serving,
     ServingUse,
 )
@@ -392,6 +393,22 @@ def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> Non
 
 
 # --- paragraphs for a paper ------------------------------------------------------------------------------------------
+
+
+def test_the_methods_paragraph_says_which_calls_another_program_made_and_when() -> None:
+    """A run that was killed has no end; the day on which it began is known."""
+    of_r = make_run(1, mode="r", started_at="2025-01-01T10:00:00", ended_at=None, n_saved=40, narrun_version=None)
+    killed = make_run(3, started_at="2026-03-09T08:00:00.000+00:00", ended_at=None)
+
+    def told(*runs: RunRecord) -> str:
+        return " ".join(methods_sentences(make_material(BEST, runs=runs)))
+
+    taken_up = told(of_r, make_run(2), killed)
+    assert "The first 40 narratives were sent by another program, written in R, on 2025-01-01." in taken_up
+    assert (
+        "The other calls were made by narrun_async 0.1.0 between 2026-03-04 and 2026-03-09 (UTC), in 2 runs" in taken_up
+    )
+    assert "narrun_async" not in told(of_r) and "The calls were made by narrun_async 0.1.0 on" in told(make_run(2))
 
 
 def test_the_methods_paragraph_says_what_was_done_with_the_numbers_of_the_database() -> None:
