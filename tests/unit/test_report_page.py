@@ -379,6 +379,15 @@ def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives()
         assert claim not in told
 
 
+def test_rivals_are_not_said_to_be_judged_on_the_labels_of_a_review() -> None:
+    rows, labels = reviewed_rows()
+    told = words_of_page(page(rows, labels=labels, reviews=[REVIEW], n_configurations=52))
+    assert (
+        "52 experiments are over the narratives of this file. If this one was chosen because it did best by the" in told
+    )
+    assert "52 experiments of this database are over the same narratives" in told and "experiments were" not in told
+
+
 def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> None:
     rows, labels = reviewed_rows()
     told = " ".join(methods_sentences(make_material(rows, labels=labels, reviews=[REVIEW])))

@@ -165,9 +165,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
             f"kappa is {kappa:.2f}."
         )
     if material.n_configurations > 1:
+        judged, by_these = "were judged on the labels of this file", ""
+        if material.review is not None:
+            judged, by_these = "are over the narratives of this file", " by the labels of this review"
         yield (
-            f"{material.n_configurations:,} experiments were judged on the labels of this file. If this one was "
-            "chosen because it did best, its figures flatter it; labels that no choice has seen would tell."
+            f"{material.n_configurations:,} experiments {judged}. If this one was chosen because it did best{by_these},"
+            " its figures flatter it; labels that no choice has seen would tell."
         )
 
 
