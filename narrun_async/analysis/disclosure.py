@@ -84,6 +84,8 @@ def decide_what_to_withhold(rows: Sequence[CohortRow], labels: LabelSet, below: 
         return frozenset(Withheld)
     table = CohortTable.build(rows, labels)
     barred = frozenset(LABELS_OF[units.level] for units in levels_of(table) if _has_few_of_some_weight(units, below))
+    if _leaves_few_without_weight(table.narratives(), below):
+        barred |= {Withheld.LABELS_OF_NARRATIVES}
     withheld = {Withheld.CURVE, *_withheld_tables(incidents, below, barred)}
     if any(bool(one.is_open.any()) for one in (table.narratives(), table.incidents())):
         withheld.add(Withheld.ERROR_BOUNDS)
@@ -128,6 +130,19 @@ def _has_few_of_some_weight(units: Units, below: int) -> bool:
         if labels.size and min(np.bincount(labels, minlength=2)) < below:
             return True
     return False
+
+
+def _leaves_few_without_weight(units: Units, below: int) -> bool:
+    """Subtracted from all, the answers that labels stand for leave those that came after the draw, and those of strata
+    without a label."""
+    evaluated = units.is_evaluated
+    if not units.is_drawn_by_answer or not evaluated.any():
+        return False
+    left = [
+        round(float((units.is_answered & said).sum() - units.weight[evaluated & said].sum()))
+        for said in (units.detected, ~units.detected)
+    ]
+    return any(0 < one < below for one in left)
 
 
 def incidents_of(rows: Sequence[CohortRow], labels: LabelSet) -> Sequence[Incident] | None:

@@ -78,7 +78,8 @@ async def export_experiment(
     :raises NarrunError: nothing more was exported than was said
     """
     run, environment = request.run, request.environment
-    new = None if run.resume else load_config(named(run.config_file), environment, run.overrides)
+    given = None if run.config_file is None else load_config(run.config_file, environment, run.overrides)
+    new = None if run.resume else given
     if new is not None and new.model.response_format == AUTO:
         raise UsageError(UNDECIDED, advice="say json_schema, json_object or off in the configuration")
     database = chosen_database(run, new, environment)
@@ -87,7 +88,8 @@ async def export_experiment(
         raise StorageError("no file can be made there", path=out or run.log_root, advice="name another directory")
     async with writing(database, purpose="batch export", tell=tell, creates=new is not None) as (store, _):
         if new is None:
-            plan = await take_up(store, database, run, environment, None)
+            plan = await take_up(store, database, run, environment, given)
+            _require_use_of_address(plan, run)
         else:
             plan = await plan_new(store, run, new, notices(new, environment))
             # No process works on it; it waits for its batches.
@@ -96,7 +98,7 @@ async def export_experiment(
             await store.update_experiment(plan.experiment.experiment_id, waiting)
         tell_plan(plan, tell)
         if plan.adoption is not None:
-            url = endpoint_url(plan.config, environment)
+            url = endpoint_url(plan.config, environment, api_url=run.api_url)
             await require_allowed_address(url, allow_remote=plan.config.privacy.allow_remote)
             await adopt(store, plan.adoption)
         order = ExportOrder(
@@ -127,6 +129,14 @@ async def export_experiment(
     return ExitCode.COMPLETED
 
 
+def _require_use_of_address(plan: RunPlan, run: RunRequest) -> None:
+    """:raises UsageError: an address was given, and batch files name none"""
+    if run.api_url is not None and plan.adoption is None:
+        raise UsageError(
+            "--api-url is for an experiment of R that is taken up", advice="give it to `narrun batch submit` instead"
+        )
+
+
 def _decided_template(plan: RunPlan) -> RequestTemplate:
     """:raises UsageError: what the requests are bound to is still to be found out, which takes the endpoint"""
     spec = call_spec(plan.config, plan.experiment.answer_format)
@@ -145,8 +155,9 @@ async def submit_batches(request: BatchRequest, *, resubmit: bool, tell: Tell) -
     run, database = request.run, request.database
     async with writing(database, purpose="batch submit", tell=tell) as (store, _):
         plan = await take_up(store, database, run, request.environment, None)
-        tell_plan(plan, tell)
         batches = await chosen_batches(store, plan.experiment, request.numbers, states=UNSENT)
+        if plan.adoption is None:  # one of R has no batches before it is taken up, and that is not done here
+            tell_plan(plan, tell)
         if not batches:
             tell(
                 "nothing to submit; `narrun batch export` makes batches, `narrun batch list` shows those that there are"

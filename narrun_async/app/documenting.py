@@ -164,14 +164,16 @@ async def _reviews(store: SqliteStore, experiment: Experiment, request: Evaluati
         for one in await store.list_reviews()
         if one.experiment_id == experiment.experiment_id or one.review_id == request.review
     ]
-    return [_review_facts(await store.load_review(one), request) for one in chosen]
+    return [_review_facts(await store.load_review(one), experiment, request) for one in chosen]
 
 
-def _review_facts(state: ReviewState, request: EvaluationRequest) -> ReviewFacts:
+def _review_facts(state: ReviewState, experiment: Experiment, request: EvaluationRequest) -> ReviewFacts:
     from narrun_async.reporting.html.material import ReviewFacts
 
     review, finals = state.review, final_labels(state)
     numbers = {workbook.reader: number for number, workbook in enumerate(state.workbooks, start=1)}
+    pairs, below = reviewer_pairs(state), request.suppress_below or 0
+    hides_agreement = any(min(_cells(pair)) < below for pair in pairs)
     return ReviewFacts(
         review_id=review.review_id,
         drawn_at=review.drawn_at,
@@ -185,16 +187,21 @@ def _review_facts(state: ReviewState, request: EvaluationRequest) -> ReviewFacts
         n_disputed=len(disputed_keys(state)),
         n_readers=len(state.workbooks),
         n_blinded=sum(workbook.is_blinded for workbook in state.workbooks),
-        pairs=[_pair_facts(pair, numbers, request.suppress_below or 0) for pair in reviewer_pairs(state)],
+        pairs=() if hides_agreement else [_pair_facts(pair, numbers) for pair in pairs],
+        hides_agreement=hides_agreement,
+        is_drawn_elsewhere=review.experiment_id != experiment.experiment_id,
         is_used=review.review_id == request.review,
     )
 
 
-def _pair_facts(pair: ReaderPair, numbers: Mapping[str, int], suppress_below: int) -> ReaderPairFacts:
+def _cells(pair: ReaderPair) -> Sequence[int]:
+    return pair.both_yes, pair.first_only, pair.second_only, pair.both_no
+
+
+def _pair_facts(pair: ReaderPair, numbers: Mapping[str, int]) -> ReaderPairFacts:
     from narrun_async.analysis.readers import assess_readers
     from narrun_async.reporting.html.material import ReaderPairFacts
 
-    cells = (pair.both_yes, pair.first_only, pair.second_only, pair.both_no)
     agreement = assess_readers(
         both_yes=pair.both_yes, first_only=pair.first_only, second_only=pair.second_only, both_no=pair.both_no
     )
@@ -204,5 +211,5 @@ def _pair_facts(pair: ReaderPair, numbers: Mapping[str, int], suppress_below: in
         n=pair.n,
         n_agreed=pair.both_yes + pair.both_no,
         n_undecided=pair.n_undecided,
-        kappa=agreement.kappa if min(cells) >= suppress_below else None,
+        kappa=agreement.kappa,
     )

@@ -193,8 +193,9 @@ async def require_allowed_address(url: str, *, allow_remote: bool) -> None:
             advice="try again when the name is known, or give another address with --api-url; nothing was changed",
         ) from error
     if not any(address_is_allowed(one, allow_remote=allow_remote) for one in addresses):
+        leads_to = "" if addresses == [host] else f" ({', '.join(addresses)})"
         raise ConfigurationError(
-            f"{host} is {', '.join(addresses)}; calls may go to this machine and private addresses only",
+            f"calls may go to this machine and private addresses only, and {host}{leads_to} is none",
             advice="give another address with --api-url, or name a configuration with --config that says"
             " `privacy.allow_remote: true` and who approved it; nothing was changed",
         )

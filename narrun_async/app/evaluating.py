@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +112,7 @@ async def load_evaluation(
         remarks = [_given_words(request.measured_on_incidents)]
     labels = manual_flags(rows)
     if request.review is not None:
-        labels, of_review = await _review_labels(store, request.review, experiment)
+        labels, of_review = await _review_labels(store, request.review, experiment, rows, request.suppress_below)
         remarks = [*remarks, *of_review]
     if not experiment.cohort.last_narrative_id:
         remarks = [*remarks, "the predecessor recorded no cohort: only narratives that have a row are counted"]
@@ -129,7 +129,11 @@ async def load_evaluation(
 
 
 async def _review_labels(
-    store: ReviewStore, review_id: ReviewId, experiment: Experiment
+    store: ReviewStore,
+    review_id: ReviewId,
+    experiment: Experiment,
+    rows: Sequence[CohortRow],
+    suppress_below: int | None,
 ) -> tuple[LabelSet, Sequence[str]]:
     """The final labels of a review with their weights, and what a reader should know of them.
 
@@ -150,10 +154,15 @@ async def _review_labels(
         incidents={},
         is_drawn_by_answer=_is_drawn_by_answers_of(state, experiment),
     )
-    return labels, [*_remarks_on(state, weighted), *_remarks_on_origin(state, experiment)]
+    answered = {(row.incident_id, row.narrative_type) for row in rows if row.detected is not None}
+    n_unanswered = len(labels.narratives.keys() - answered)
+    return labels, [
+        *_remarks_on(state, weighted, suppress_below or 0),
+        *_remarks_on_origin(state, experiment, n_answered=len(answered), n_unanswered=n_unanswered),
+    ]
 
 
-def _remarks_on(state: ReviewState, weighted: Mapping[str, WeightedLabel]) -> list[str]:
+def _remarks_on(state: ReviewState, weighted: Mapping[str, WeightedLabel], suppress_below: int) -> list[str]:
     number = state.review.review_id
     remarks = [f"review {number} labels single narratives, so nothing is said of incidents"]
     if missing := len(state.items) - len(weighted):
@@ -164,7 +173,8 @@ def _remarks_on(state: ReviewState, weighted: Mapping[str, WeightedLabel]) -> li
     sizes = {item.stratum: item.stratum_size for item in state.items}
     seen = {item.stratum for item in state.items if item.item_key in weighted}
     if unseen := sum(size for stratum, size in sizes.items() if stratum not in seen):
-        remarks.append(f"strata of {unseen:,} narratives have no final label at all, and are left out")
+        how_many = "a few" if unseen < suppress_below else f"{unseen:,}"
+        remarks.append(f"strata of {how_many} narratives have no final label at all, and are left out")
     return remarks
 
 
@@ -173,11 +183,24 @@ def _is_drawn_by_answers_of(state: ReviewState, experiment: Experiment) -> bool:
     return is_by_answer and state.review.experiment_id == experiment.experiment_id
 
 
-def _remarks_on_origin(state: ReviewState, experiment: Experiment) -> list[str]:
-    origin = state.review.experiment_id
-    if origin == experiment.experiment_id:
-        return []
-    return [f"review {state.review.review_id} was drawn by the answers of experiment {origin[:8]}, not of this one"]
+def _remarks_on_origin(
+    state: ReviewState, experiment: Experiment, *, n_answered: int, n_unanswered: int
+) -> Iterator[str]:
+    """Where the labels do not stand for the answers that are judged by them.
+
+    :param n_unanswered: final labels of narratives that have no answer here
+    """
+    review = state.review
+    if review.experiment_id != experiment.experiment_id:
+        origin = review.experiment_id[:8]
+        yield f"review {review.review_id} was drawn by the answers of experiment {origin}, not of this one"
+    if n_answered > review.n_population:
+        yield (
+            f"review {review.review_id} was drawn when {review.n_population:,} narratives had an answer, and its labels"
+            f" stand for those; {n_answered:,} have one here, and the others may be of another kind"
+        )
+    if n_unanswered:
+        yield f"{n_unanswered:,} of its final labels are of narratives that have no answer here, and count for nothing"
 
 
 async def load_cohort_rows(store: ResultStore, experiment: Experiment) -> Sequence[CohortRow]:

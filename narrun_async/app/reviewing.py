@@ -27,11 +27,12 @@ from narrun_async.operations.reviewing import (
     final_labels,
     find_workbook,
     judge_workbook,
+    list_readable_units,
     plan_workbook,
     require_reader_name,
     reviewer_pairs,
 )
-from narrun_async.operations.scrubbing import refuse_scrubbed
+from narrun_async.operations.scrubbing import refuse_unreadable
 from narrun_async.reporting.review_lines import HOLDS_TEXTS, ReviewCounts, raw_agreement_line, review_lines
 from narrun_async.reporting.review_workbook import WorkbookRows, shown_text, write_review_workbook
 from narrun_async.reporting.wording import aligned
@@ -64,9 +65,9 @@ async def sample_review(
         require_reader_name(name)
     async with writing(database, purpose="review sample", tell=tell) as (store, _):
         experiment = await find_shown(store, wanted)
-        await refuse_scrubbed(store, experiment.cohort)
+        units = await list_readable_units(store, experiment)
         _make_directory(directory)
-        review = await draw_review(store, experiment, request)
+        review = await draw_review(store, experiment, units, request)
         state = await store.load_review(review.review_id)
         keys = [item.item_key for item in state.items]
         for name in readers.names:
@@ -212,7 +213,8 @@ async def write_labels(database: Path, review_id: ReviewId, target: Path) -> int
 
 async def _refuse_textless(store: SqliteStore, state: ReviewState) -> None:
     """:raises BadInputError: a workbook would have nothing to read in it"""
-    await refuse_scrubbed(store, (await store.load_experiment(state.review.experiment_id)).cohort)
+    narratives = await store.load_review_narratives(state.review.review_id)
+    await refuse_unreadable(store, [one.narrative_text is not None for one in narratives])
 
 
 async def _issue(

@@ -33,6 +33,7 @@ from narrun_async.operations.adopting import adopt
 from narrun_async.operations.batches.refusing import refuse_open_batches
 from narrun_async.operations.ingesting import find_known_source
 from narrun_async.operations.previewing import Preview, preview_file, preview_source
+from narrun_async.operations.scrubbing import refuse_scrubbed
 from narrun_async.reporting.banner import UNSCREENED_NOTICE, Banner, answer_words, banner_lines, uncalled_rows
 from narrun_async.reporting.exports import ExportOptions, export_results
 from narrun_async.reporting.ingest_lines import ingest_lines
@@ -113,6 +114,8 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
         async with reading(database) as store:
             plan = await plan_resume(store, database, request, environment, given)
             await refuse_open_batches(store, plan.experiment.experiment_id)
+        if isinstance(plan, RunPlan):
+            check_endpoint(plan.config, environment, api_url=request.api_url)
         tell_plan(plan, tell)
         counts, rules = plan.counts, _placeholder_rules_of(plan.experiment)
         skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
@@ -147,12 +150,17 @@ async def preview_run(request: RunRequest, environment: Mapping[str, str], *, te
 
 
 async def preview_new(database: Path, given: ExperimentConfig) -> Preview:
-    """From the database where it holds the file, else by reading the file, storing nothing."""
+    """From the database where it holds the file, else by reading the file, storing nothing.
+
+    :raises BadInputError: the file cannot be taken, or its texts were scrubbed from the database
+    """
     file = source_file(given.data)
     if database.exists():
         async with reading(database) as store:
             known = await find_known_source(store, file)
             if known is not None:
+                cohort = await store.load_cohort(known.checksum, max_narratives=given.run.max_narratives)
+                await refuse_scrubbed(store, cohort)
                 return await preview_source(store, file, known, given.run)
     return preview_file(file.open().iter_narratives(), given.run, file.rules())
 

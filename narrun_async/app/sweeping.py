@@ -48,6 +48,8 @@ class SweepRequest:
     overrides: Mapping[str, object] = field(default_factory=dict)
     log_root: Path = Path("logs")
     export_root: Path = Path("exports")
+    #: the database was put back from an older copy, and that is meant
+    accept_restored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +221,12 @@ async def _plan(
     environment: Mapping[str, str],
 ) -> RunPlan:
     """What is left of one experiment. Only reads."""
-    wanted = RunRequest(resume=True, experiment_id=experiment.experiment_id, log_root=request.log_root)
+    wanted = RunRequest(
+        resume=True,
+        experiment_id=experiment.experiment_id,
+        log_root=request.log_root,
+        accept_restored=request.accept_restored,
+    )
     return await take_up(store, database, wanted, environment, cell.config)
 
 

@@ -62,6 +62,18 @@ def export(
             "--new", callback=storable, help="Create an experiment from this configuration.", show_default=False
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            callback=storable,
+            help="Of an experiment of R: says where the key is and whether narratives may leave.",
+            show_default=False,
+        ),
+    ] = None,
+    api_url: Annotated[
+        str | None, typer.Option("--api-url", help="Of an experiment of R: another address.", show_default=False)
+    ] = None,
     database: Database = None,
     out: Annotated[
         Path | None,
@@ -91,10 +103,13 @@ def export(
 
     if (experiment is None) == (new is None):
         raise UsageError("name an experiment, or a configuration for a new one with --new")
+    if new is not None and (config is not None or api_url is not None):
+        raise UsageError("--config and --api-url are for an experiment of R", advice="leave them out beside --new")
     request = _request(
         experiment,
         database,
-        config_file=new,
+        config_file=new or config,
+        api_url=api_url,
         retry_errors=retry_errors,
         retry_errors_only=read_switch("RETRY_ERRORS_ONLY") if retry_errors_only is None else retry_errors_only,
         overrides={} if max_narratives is None else {"run.max_narratives": max_narratives},
@@ -274,7 +289,7 @@ def _request(
     run = RunRequest(
         config_file=config_file,
         database=database,
-        resume=config_file is None,
+        resume=experiment is not None or config_file is None,
         experiment_id=experiment,
         **wanted,  # type: ignore[arg-type]  # the names are fields
     )

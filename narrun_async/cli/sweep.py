@@ -12,6 +12,7 @@ import typer
 from narrun_async.cli.data import storable
 from narrun_async.cli.environment import read_concurrency
 from narrun_async.cli.run import (
+    AcceptRestored,
     AttemptDeadline,
     Concurrency,
     Database,
@@ -63,6 +64,7 @@ def sweep(
     on_model_change: OnModelChange = None,
     log_dir: LogDir = Path("logs"),
     export_dir: ExportDir = Path("exports"),
+    accept_restored: AcceptRestored = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the experiments; write and send nothing.")] = False,
 ) -> None:
     """Run every combination of some settings, one experiment after another, and rank them.
@@ -90,6 +92,7 @@ def sweep(
         ),
         log_root=log_dir,
         export_root=export_dir,
+        accept_restored=accept_restored,
     )
 
     if dry_run:

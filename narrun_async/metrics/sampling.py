@@ -45,6 +45,8 @@ class ReviewUnit:
     narrative_id: NarrativeId
     detected: bool
     confidence: float | None
+    #: it was not scrubbed
+    has_text: bool
     #: the case has another narrative in the cohort
     has_both: bool
     #: the other narrative has an answer, too, and it is the opposite one

@@ -15,7 +15,7 @@ from typing import Protocol
 from narrun_async import __version__
 from narrun_async.clock import utc_now, utc_text
 from narrun_async.errors import BadInputError, UsageError
-from narrun_async.metrics.sampling import Allocation, Stratifier, draw
+from narrun_async.metrics.sampling import Allocation, ReviewUnit, Stratifier, draw
 from narrun_async.models import (
     Experiment,
     FilledWorkbook,
@@ -31,7 +31,8 @@ from narrun_async.models import (
     ReviewWorkbook,
     WorkbookId,
 )
-from narrun_async.ports import ReviewStore
+from narrun_async.operations.scrubbing import refuse_unreadable
+from narrun_async.ports import ReviewStore, TextPresence
 
 #: rows named in a refusal before it says "and N more"
 LISTED_ROWS = 5
@@ -50,14 +51,27 @@ class SampleRequest:
     seed: int | None
 
 
-async def draw_review(store: ReviewStore, experiment: Experiment, wanted: SampleRequest) -> Review:
-    """Draw a stratified sample of the narratives that have an answer, and store it.
+class UnitStore(ReviewStore, TextPresence, Protocol):
+    """What drawing needs of a store."""
 
-    :raises UsageError: nothing can be drawn
+
+async def list_readable_units(store: UnitStore, experiment: Experiment) -> Sequence[ReviewUnit]:
+    """What a sample can be drawn from.
+
+    :raises UsageError: nothing has an answer
+    :raises BadInputError: the texts were scrubbed
     """
     units = await store.list_review_units(experiment)
     if not units:
         raise UsageError(f"experiment {experiment.experiment_id} has no answers yet, so nothing can be drawn")
+    await refuse_unreadable(store, [unit.has_text for unit in units])
+    return units
+
+
+async def draw_review(
+    store: ReviewStore, experiment: Experiment, units: Sequence[ReviewUnit], wanted: SampleRequest
+) -> Review:
+    """Draw a stratified sample of `list_readable_units`, and store it."""
     seed = wanted.seed if wanted.seed is not None else random.SystemRandom().randrange(2**31)
     drawn = draw(
         units,

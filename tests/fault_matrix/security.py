@@ -40,8 +40,8 @@ ROWS: tuple[FaultRow, ...] = (
     FaultRow(
         id="S07",
         fault="HTML in a narrative, an answer or a name",
-        injected="`<script>` as experiment name, rationale, indicator; through the terminal, logs, csv, json, xlsx, the HTML"
-        " report and the pages of `browse`",
+        injected="`<script>` as experiment name, rationale, indicator; through the terminal, logs, csv, json, xlsx, the"
+        " HTML report and the pages of `browse`",
         required="never markup: plain text in each of them",
     ),
     FaultRow(

@@ -149,7 +149,9 @@ class BatchRig:
     async def resume(self, **wanted: Any) -> ExitCode:
         return await self.run(resume=True, **{"experiment_id": self.experiment_id(), **wanted})
 
-    async def sweep(self, config: Path, **matrix: Mapping[str, Sequence[object]]) -> ExitCode:
+    async def sweep(
+        self, config: Path, *, accept_restored: bool = False, **matrix: Mapping[str, Sequence[object]]
+    ) -> ExitCode:
         """One experiment for each combination; the same matrix goes on with the same sweep."""
         path = self.directory / "sweep.yaml"
         path.write_text(yaml.safe_dump({"sweep": {"name": "s"}, "base": config.name, "matrix": matrix}))
@@ -158,6 +160,7 @@ class BatchRig:
             database=self.database,
             overrides={"run.concurrency": 8},
             log_root=self.directory / "logs",
+            accept_restored=accept_restored,
         )
         return await run_sweep(request, self.environment, tell=self._tell, say=self._say, interactive=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from r_databases import DATA_FILE, MD5, TEMPLATE, LegacyDatabase, dump, read_rows, writing_legacy
 
-from narrun_async.app.batches import BatchRequest, cancel_batches
+from narrun_async.app.batches import BatchRequest, cancel_batches, export_experiment, submit_batches
 from narrun_async.app.endpoints import require_allowed_address
 from narrun_async.app.examining import verify_database
 from narrun_async.app.planning import NothingToDo, RunPlan, RunRequest, plan_resume
 from narrun_async.app.privacy import scrub_database
+from narrun_async.app.reviewing import Readers, rewrite_workbook, sample_review
 from narrun_async.app.running import preview_run
+from narrun_async.batching.shards import ShardLimits
 from narrun_async.config import ExperimentConfig, OperationalSettings, parse_config
 from narrun_async.errors import BadInputError, ConfigurationError, ExitCode, TemporaryError, UsageError
+from narrun_async.metrics.sampling import Allocation, Stratifier
 from narrun_async.models import (
     Detection,
     Envelope,
@@ -30,10 +35,12 @@ from narrun_async.models import (
     Outcome,
     PageCursor,
     ProgressMark,
+    ReviewId,
     RunMode,
     Selection,
 )
 from narrun_async.operations.adopting import Adoption, AdoptionRequest, adopt, plan_adoption
+from narrun_async.operations.reviewing import SampleRequest
 from narrun_async.stores import SqliteStore, open_sqlite_reader, open_sqlite_writer
 
 X, Y = (ExperimentId(f"{letter}1111111-2222-4333-8444-555555555555") for letter in "ab")
@@ -481,6 +488,28 @@ async def test_a_completed_one_is_left_as_it_is_unless_errors_are_to_be_retried(
     assert isinstance(await resume(path, retry_errors_only=True), NothingToDo)
 
 
+async def test_people_may_read_a_sample_of_one_that_r_has_completed(path: Path) -> None:
+    """Of five rows one is an error, and one confidence is a word; the narratives after them have none."""
+    write(path, status="completed", data_checksum=None)
+    await resume(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE narrative_results SET confidence = 'high' WHERE incident_id = 'n3'")
+    request = SampleRequest(n=9, stratifiers=list(Stratifier), bands=(0.5,), allocation=Allocation.EQUAL, seed=1)
+    told: list[str] = []
+    readers = Readers(names=["anna"], are_blinded=True)
+    await sample_review(path, X, request, readers, path.parent / "reviews", tell=told.append)
+    assert "sample      4 of 4 narratives with an answer (equal)" in told
+    assert (path.parent / "reviews" / "review-1-anna.xlsx").is_file()
+    await scrub_database(path, dry_run=False, confirm=lambda _: None, tell=lambda _: None)
+    with pytest.raises(
+        BadInputError, match=r"the texts of 4 of these 4 narratives were scrubbed .* nobody can read them"
+    ):
+        await sample_review(path, X, request, replace(readers, names=["ben"]), path.parent / "again", tell=told.append)
+    with pytest.raises(BadInputError, match="nobody can read them"):
+        await rewrite_workbook(path, ReviewId(1), "anna", path.parent / "again", tell=told.append)
+    assert not (path.parent / "again").exists()
+
+
 async def test_one_whose_settings_are_lost_can_still_be_nothing_to_do(path: Path) -> None:
     write(path, status="completed", temperature=None)
     assert isinstance(await resume(path), NothingToDo)
@@ -508,6 +537,48 @@ async def test_a_command_of_batches_that_brings_a_file_up_to_date_says_so(path: 
     await cancel_batches(request, abandons=False, tell=told.append)
     assert "the file as it was" in told[0]
     assert "1 moved to legacy_results" in told[1]
+
+
+async def test_its_batches_are_exported_where_a_configuration_lets_narratives_leave(path: Path) -> None:
+    """Without one it is left as it is, and the other commands of batches do not say that it is taken up."""
+    write(path, api_url="http://93.184.216.34/v1/chat/completions")
+    await resume(path)  # brings the file up to date
+    before, told = dump(path), list[str]()
+    asked = BatchRequest(run=request(path), environment={"OPENAI_API_KEY": "k"})
+    limits = ShardLimits(max_requests=100, max_bytes=1_000_000)
+
+    async def export(asked: BatchRequest) -> ExitCode:
+        return await export_experiment(asked, limits=limits, out=None, tell=told.append, say=told.append)
+
+    with pytest.raises(ConfigurationError, match=r"private addresses only, and 93\.184\.216\.34 is none .* --config"):
+        await export(asked)
+    told.clear()
+    await submit_batches(asked, resubmit=False, tell=told.append)
+    assert [line for line in told if "taken up" in line] == []
+    assert dump(path) == before
+
+    config = path.with_name("of_today.yaml")
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "experiment": {"name": "of today"},
+                "model": {"name": "m", "provider": "openai", "api_url": "http://10.0.0.1/v1", "temperature": 1.0},
+                "prompt": {"version": "9", "user_template": "Another: <<TEXT>>"},
+                "data": {"file": "of_today.xlsx"},
+                "run": {},
+                "privacy": {"allow_remote": True, "approval_note": "the board of these tests"},
+            }
+        )
+    )
+    shutil.copy(path, path.with_name("other.db"))
+    elsewhere = replace(asked.run, database=path.with_name("other.db"), api_url="http://127.0.0.1:1/v1")
+    assert await export(replace(asked, run=elsewhere)) is ExitCode.COMPLETED
+    told.clear()
+    assert await export(replace(asked, run=replace(asked.run, config_file=config))) is ExitCode.COMPLETED
+    assert any("taken up" in line for line in told) and any(line.startswith("batch 1: 3 requests") for line in told)
+    with pytest.raises(UsageError, match="--api-url is for an experiment of R that is taken up"):
+        await export(replace(asked, run=replace(asked.run, api_url="http://localhost:1/v1")))
+    await assert_sound(path)
 
 
 async def test_a_dry_run_shows_it_and_writes_nothing(path: Path) -> None:

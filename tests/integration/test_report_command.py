@@ -170,17 +170,53 @@ def test_an_experiment_without_any_row_has_one_too(database: Database, call: Cal
     assert "have not been asked about yet" in Path("r.html").read_text(encoding="utf-8")
 
 
+def take_labels(database: Database, said: str) -> None:
+    """Of every reader.
+
+    :param said: SQL, of items `i` and readers `w` by number
+    """
+    with closing(sqlite3.connect(database.path)) as db, db:
+        db.execute(
+            "INSERT INTO review_imports SELECT rowid, workbook_id, '2026-01-01', reader || '.xlsx', 'f'"
+            " FROM review_workbooks"
+        )
+        db.execute(
+            f"INSERT INTO review_labels SELECT w.number, i.item_key, {said}, NULL FROM review_items AS i"
+            " JOIN (SELECT rowid AS number, review_id FROM review_workbooks) AS w USING (review_id)"
+        )
+
+
 def test_labels_of_a_review_are_the_yardstick_where_they_are_asked_for(database: Database, call: Call) -> None:
     wanted = database.add(1)
     call("review", "sample", wanted, "--n", "40", "--reviewer", "anna", "--seed", "3")
-    with closing(sqlite3.connect(database.path)) as db, db:
-        (workbook,) = db.execute("SELECT workbook_id FROM review_workbooks").fetchone()
-        db.execute("INSERT INTO review_imports VALUES (1, ?, '2026-01-01', 'anna.xlsx', 'f')", (workbook,))
-        db.execute(
-            "INSERT INTO review_labels SELECT 1, item_key, CASE narrative_id % 3 WHEN 0 THEN 'yes' ELSE 'no' END, NULL"
-            " FROM review_items"
-        )
+    take_labels(database, "CASE narrative_id % 3 WHEN 0 THEN 'yes' ELSE 'no' END")
     call("report", wanted, "--html", "r.html", "--labels", "review:1", *FEW)
     document = Path("r.html").read_text(encoding="utf-8")
     assert "review 1: 40 final labels" in document and "yardstick of this report" in document
     assert "anna" not in document
+
+
+def test_on_how_few_texts_readers_differ_or_cannot_tell_is_not_shown_where_counts_are_large(
+    database: Database, call: Call
+) -> None:
+    """Both say yes to 12 and no to 22 of 40; they differ on 4, and one cannot tell 2."""
+    wanted = database.add(1)
+    call("review", "sample", wanted, "--n", "40", "--reviewer", "anna", "--reviewer", "ben", "--seed", "3")
+    number = "CAST(SUBSTR(i.item_key, -4) AS INTEGER)"
+    take_labels(
+        database,
+        f"CASE WHEN {number} <= 12 THEN 'yes' WHEN {number} > 38 AND w.number = 2 THEN 'cannot tell'"
+        f" WHEN {number} BETWEEN 35 AND 38 AND w.number = 1 THEN 'yes' ELSE 'no' END",
+    )
+
+    def told(*flags: str) -> str:
+        call("report", wanted, "--html", "r.html", *FEW, *flags)
+        _, _, of_review = Path("r.html").read_text(encoding="utf-8").partition('id="review"')
+        return " ".join(re.sub(r"<[^>]+>", " ", of_review.partition("</section>")[0]).split())
+
+    whole, large = told(), told("--suppress-below", "5")
+    assert "34 of 38 89.47 %" in whole and "34, of them 0 by adjudication" in whole and "still disputed 6" in whole
+    assert "how far readers agree Not shown, because of counts of people below 5" in large
+    for given_away in ("of 38", "89.47", "adjudication", "disputed", "Could not tell"):
+        assert given_away not in large
+    assert told("--suppress-below", "2").count("34 of 38") == 0, "nobody says yes where the first says no"

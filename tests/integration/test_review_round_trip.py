@@ -38,7 +38,9 @@ from narrun_async.models import (
     Attempt,
     Detection,
     ErrorCategory,
+    Experiment,
     Failure,
+    NarrativeId,
     Outcome,
     PageCursor,
     ProgressMark,
@@ -89,6 +91,21 @@ def outcome_of(item: WorkItem) -> Outcome:
     return Outcome(item=item, verdict=verdict, attempt=attempt)
 
 
+async def write_outcomes(
+    store: Any,
+    build: Any,
+    experiment: Experiment,
+    of_item: Callable[[WorkItem], Outcome],
+    *,
+    selection: Selection = Selection.MISSING,
+) -> None:
+    """A run of its own over what there is to do."""
+    run_id = await store.begin_run(build.run_start(experiment))
+    items = await store.load_page(experiment, selection, run_id=run_id, after=PageCursor(), limit=99)
+    mark = ProgressMark(runtime_s=1.0, estimated_completion_time=None)
+    await store.write_batch(experiment.experiment_id, run_id, [of_item(item) for item in items], mark)
+
+
 @pytest.fixture
 async def database(tmp_path: Path, build: Any) -> Path:
     path = tmp_path / "experiments.db"
@@ -97,11 +114,7 @@ async def database(tmp_path: Path, build: Any) -> Path:
         hard = dict(enumerate(HARD_TEXTS))
         source = build.source([build.narrative(number, text=hard.get(number)) for number in range(60)])
         await store.add_source(source, on_conflict="error")
-        experiment = await build.experiment(store, source.checksum)
-        run_id = await store.begin_run(build.run_start(experiment))
-        items = await store.load_page(experiment, Selection.MISSING, run_id=run_id, after=PageCursor(), limit=99)
-        mark = ProgressMark(runtime_s=1.0, estimated_completion_time=None)
-        await store.write_batch(experiment.experiment_id, run_id, [outcome_of(item) for item in items], mark)
+        await write_outcomes(store, build, await build.experiment(store, source.checksum), outcome_of)
     finally:
         await store.aclose()
     return path
@@ -229,6 +242,76 @@ async def test_final_labels_feed_the_metrics_with_the_weights_of_the_sample(data
     assert any("Counts are sums of weights" in line for line in lines)
     lines = await tell_metrics(database, replace(request, as_json=False, review=None))
     assert not any("sums of weights" in line for line in lines)
+
+
+async def remarks_on(database: Path, wanted: str = "latest", *, below: int | None = None) -> str:
+    request = EvaluationRequest(wanted=wanted, n_resamples=0, seed=1, as_json=True, review=ONE, suppress_below=below)
+    (text,) = await tell_metrics(database, request)
+    return "\n".join(json.loads(text)["remarks"])
+
+
+async def test_answers_that_came_after_the_draw_are_not_said_to_be_stood_for(
+    database: Path, told: list[str], build: Any
+) -> None:
+    """55 narratives had an answer; the five errors are tried again, and answered, when the labels are in."""
+    (anna,) = await draw(database, told, n=30, readers=["anna"])
+    await take(database, told, fill(anna))
+    assert "had an answer" not in await remarks_on(database)
+    store = await open_sqlite_writer(database)
+    try:
+        (experiment,) = await store.list_experiments()
+        await write_outcomes(
+            store,
+            build,
+            experiment,
+            lambda item: outcome_of(replace(item, narrative_id=NarrativeId(1))),
+            selection=Selection.ERRORS,
+        )
+    finally:
+        await store.aclose()
+    assert (
+        "was drawn when 55 narratives had an answer, and its labels stand for those; 60 have one"
+        in await remarks_on(database)
+    )
+
+
+async def test_labels_of_narratives_that_another_experiment_did_not_answer_are_counted(
+    database: Path, told: list[str], build: Any
+) -> None:
+    """All 55 answers are labelled; the other experiment has none for the even ones among them."""
+
+    def fails_if_even(item: WorkItem) -> Outcome:
+        outcome = outcome_of(item)
+        failure = Failure(category=ErrorCategory.BAD_JSON, message="made up")
+        return outcome if item.narrative_id % 2 else replace(outcome, verdict=failure)
+
+    (anna,) = await draw(database, told, n=60, readers=["anna"])
+    await take(database, told, fill(anna))
+    store = await open_sqlite_writer(database)
+    try:
+        (experiment,) = await store.list_experiments()
+        other = await build.experiment(store, experiment.cohort.data_checksum, number=2)
+        await write_outcomes(store, build, other, fails_if_even)
+    finally:
+        await store.aclose()
+    remarks = await remarks_on(database, other.experiment_id)
+    assert "was drawn by the answers of experiment" in remarks and "had an answer" not in remarks
+    assert "28 of its final labels are of narratives that have no answer here" in remarks
+
+
+async def test_the_size_of_a_small_stratum_without_a_label_is_not_told_where_counts_are_large(
+    database: Path, told: list[str]
+) -> None:
+    (anna,) = await draw(database, told, n=60, readers=["anna"])
+    with closing(sqlite3.connect(database)) as db:
+        (stratum, n_drawn) = db.execute(
+            "SELECT stratum, stratum_size FROM review_items ORDER BY stratum_size, stratum LIMIT 1"
+        ).fetchone()
+        unread = {key for (key,) in db.execute("SELECT item_key FROM review_items WHERE stratum = ?", (stratum,))}
+    await take(database, told, fill(anna, lambda key: None if key in unread else "no"), partial=True)
+    assert f"strata of {n_drawn} narratives have no final label" in await remarks_on(database)
+    assert "strata of a few narratives have no final label" in await remarks_on(database, below=n_drawn + 1)
+    assert f"strata of {n_drawn} narratives" in await remarks_on(database, below=n_drawn)
 
 
 async def test_labels_that_cannot_be_had_are_named(database: Path, told: list[str]) -> None:

@@ -22,7 +22,7 @@ from narrun_async.app.privacy import scrub_database
 from narrun_async.app.running import preview_run, run_experiment
 from narrun_async.app.showing import look_at_status, show_experiment
 from narrun_async.config import DataSection
-from narrun_async.errors import ConfigurationError, ExitCode, UsageError
+from narrun_async.errors import BadInputError, ConfigurationError, ExitCode, UsageError
 from narrun_async.simulation.behaviour import Behaviour
 from narrun_async.simulation.endpoint import SimulatedEndpoint
 from narrun_async.stores.sqlite.statements import COPIED_COLUMNS
@@ -418,3 +418,27 @@ async def test_copies_that_a_killed_run_did_not_make_are_made_although_the_texts
     assert await desk.resume() is ExitCode.COMPLETED
     assert desk.count_kinds() == {"asked": N_ASKED, "skipped": N_SKIPPED, "copied": N_COPIED}
     await desk.verify()
+
+
+async def test_a_dry_run_is_refused_where_the_run_would_be(desk: Desk) -> None:
+    """A new experiment over texts that are gone; a resume at an address that narratives may not go to."""
+    config = desk.write_config(**FRUGAL)
+    await desk.run(config)
+    desk.change(
+        "DELETE FROM narrative_results WHERE result_id = (SELECT MAX(result_id) FROM narrative_results"
+        " WHERE copied_from IS NULL AND skip_reason IS NULL)",
+        "UPDATE experiments SET status = 'running'",
+    )
+    for journal in (desk.directory / "logs").rglob("journal"):
+        journal.unlink()
+    away = RunRequest(resume=True, experiment_id="latest", database=desk.database, api_url="http://93.184.216.34/v1")
+    with pytest.raises(ConfigurationError, match=r"private addresses only, and 93\.184\.216\.34 is none"):
+        await run_experiment(away, {}, tell=desk.told.append, say=desk.told.append, interactive=False)
+    with pytest.raises(ConfigurationError, match=r"private addresses only, and 93\.184\.216\.34 is none"):
+        await preview_run(away, {}, tell=desk.told.append)
+
+    await scrub_database(desk.database, dry_run=False, confirm=lambda _: None, tell=desk.told.append)
+    with pytest.raises(BadInputError, match="were scrubbed"):
+        await desk.run(config)
+    with pytest.raises(BadInputError, match="were scrubbed"):
+        await desk.preview(config)

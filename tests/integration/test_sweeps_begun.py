@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from batch_rig import BatchRig, open_batch_rig
 
-from narrun_async.errors import ExitCode, UsageError
+from narrun_async.errors import ExitCode, StorageError, UsageError
 
 TWO: Mapping[str, Mapping[str, Sequence[object]]] = {"run": {"seed": [1, 2]}}
 
@@ -48,3 +48,22 @@ async def test_refusals_that_are_not_in_a_row_do_not_stop_a_sweep(
         assert await rig.sweep(rig.write_config(n_narratives=3), model={"name": models}) is ExitCode.CONFIGURATION
         statuses = [row["status"] for row in rig.ask("SELECT status FROM experiments ORDER BY sweep_position")]
         assert statuses == ["failed", "failed", "completed", "failed", "completed"]
+
+
+async def test_a_sweep_over_a_database_that_was_put_back_goes_on_where_a_person_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_batch_rig(tmp_path) as rig:
+        config = rig.write_config()
+        assert await rig.sweep(config, **TWO) is ExitCode.COMPLETED
+        n_results = rig.ask_one("SELECT COUNT(*) FROM narrative_results")
+        with closing(sqlite3.connect(rig.database)) as db:
+            db.execute("DELETE FROM narrative_results WHERE result_id = 1")
+            db.execute("UPDATE experiments SET status = 'interrupted' WHERE sweep_position = 1")
+            db.commit()
+        with pytest.raises(StorageError, match="--accept-restored"):
+            await rig.sweep(config, **TWO)
+        assert rig.ask_one("SELECT COUNT(*) FROM narrative_results") == n_results - 1
+        assert await rig.sweep(config, accept_restored=True, **TWO) is ExitCode.COMPLETED
+        assert rig.ask_one("SELECT COUNT(*) FROM narrative_results") == n_results

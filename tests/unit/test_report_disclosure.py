@@ -364,6 +364,26 @@ def test_labels_of_a_review_are_withheld_where_few_of_some_weight_can_be_told() 
     assert Withheld.LABELS_OF_NARRATIVES in withheld([7.5] * 4 + [2.0] * 76)
 
 
+def test_labels_of_a_review_are_withheld_where_they_stand_for_all_but_a_few_answers() -> None:
+    """Of 100 detected and 100 others 20 each are labelled; the sum of their weights is what was there to be drawn."""
+    rows = [make_row(f"case{n}", detected=int(n < 100)) for n in range(200)]
+
+    def withheld(n_detected: int, n_others: int, *, is_drawn_by_answer: bool = True) -> frozenset[Withheld]:
+        labels = {
+            (f"case{first + n}", "cme"): Label(is_positive=n < 10, weight=n_drawn_from / 20)
+            for first, n_drawn_from in ((0, n_detected), (100, n_others))
+            for n in range(20)
+        }
+        of_review = LabelSet(name="review 1", narratives=labels, incidents={}, is_drawn_by_answer=is_drawn_by_answer)
+        return decide_what_to_withhold(rows, of_review, BELOW)
+
+    assert Withheld.LABELS_OF_NARRATIVES not in withheld(100, 100)
+    assert Withheld.LABELS_OF_NARRATIVES not in withheld(100, 95)
+    assert Withheld.LABELS_OF_NARRATIVES not in withheld(97, 100, is_drawn_by_answer=False)
+    assert Withheld.LABELS_OF_NARRATIVES in withheld(97, 100)
+    assert Withheld.LABELS_OF_NARRATIVES in withheld(60, 99)
+
+
 def test_narratives_that_tables_do_not_know_withhold_everything() -> None:
     many = rows_of_table(20, 20, 20, 20)
     assert decide_what_to_withhold(many, manual_flags(many), BELOW) < frozenset(Withheld)

@@ -27,13 +27,14 @@ from made_up_reports import (
 from narrun_async.analysis.breakdowns import rank_indicators
 from narrun_async.analysis.cohort import Label, LabelSet
 from narrun_async.analysis.evaluation_tree import Validity
-from narrun_async.analysis.values import Share
+from narrun_async.analysis.values import Measure, Share
 from narrun_async.models import (
     AnswerIndicators,
     CanaryCounts,
     CohortRow,
     ExperimentStatus,
     IngestRecord,
+    RunRecord,
     Serving,
     ServingUse,
 )
@@ -349,7 +350,9 @@ REVIEW = ReviewFacts(
     n_disputed=0,
     n_readers=2,
     n_blinded=2,
-    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=None)],
+    pairs=[ReaderPairFacts(first=1, second=2, n=38, n_agreed=36, n_undecided=2, kappa=Measure(value=0.8))],
+    hides_agreement=False,
+    is_drawn_elsewhere=False,
     is_used=True,
 )
 
@@ -374,17 +377,33 @@ def test_estimates_from_a_review_are_not_told_as_counts_of_labelled_narratives()
     """12 of 20 and 2 of 20 labels stand for 60 of 100 and 90 of 900; nobody labelled 100 detected narratives."""
     rows, labels = reviewed_rows()
     told = words_of_page(page(rows, labels=labels, reviews=[REVIEW]))
-    assert "40 of the 1,000 answers were drawn at random" in told and "as 40 labels say of all" in told
+    assert "40 answers can be held against a label from people, who read a random sample of 404 narratives" in told
+    assert "were detected, estimated from 40 labels" in told
     assert "of the 100 detected narratives that the labels stand for, 40 would be labelled no" in told
-    assert "the counts below are estimates" in told and "is an estimate for all narratives" in told
+    assert (
+        "the counts below are estimates" in told
+        and "is an estimate for all narratives that the sample was drawn from" in told
+    )
     for claim in ("detected narratives with a label", "of 1,000 with a label", "nobody has looked", "part only"):
         assert claim not in told
+
+
+def test_rivals_are_not_said_to_be_judged_on_the_labels_of_a_review() -> None:
+    rows, labels = reviewed_rows()
+    told = words_of_page(page(rows, labels=labels, reviews=[REVIEW], n_configurations=52))
+    assert (
+        "52 experiments are over the narratives of this file. If this one was chosen because it did best by the" in told
+    )
+    assert "52 experiments of this database are over the same narratives" in told and "experiments were" not in told
 
 
 def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> None:
     rows, labels = reviewed_rows()
     told = " ".join(methods_sentences(make_material(rows, labels=labels, reviews=[REVIEW])))
-    assert "a random sample, stratified by predicted, confidence, of the 404 narratives" in told
+    assert (
+        "a random sample, stratified by predicted, confidence, of the 404 narratives that had an answer on 2026-03-06"
+        in told
+    )
     assert "inverse of their chance" in told and "2 narratives without a final label" in told
     assert "recovered from those of PPV and NPV" in told
     of_all = " ".join(methods_sentences(make_material(BEST)))
@@ -392,6 +411,22 @@ def test_the_methods_paragraph_says_how_a_review_was_drawn_and_weighted() -> Non
 
 
 # --- paragraphs for a paper ------------------------------------------------------------------------------------------
+
+
+def test_the_methods_paragraph_says_which_calls_another_program_made_and_when() -> None:
+    """A run that was killed has no end; the day on which it began is known."""
+    of_r = make_run(1, mode="r", started_at="2025-01-01T10:00:00", ended_at=None, n_saved=40, narrun_version=None)
+    killed = make_run(3, started_at="2026-03-09T08:00:00.000+00:00", ended_at=None)
+
+    def told(*runs: RunRecord) -> str:
+        return " ".join(methods_sentences(make_material(BEST, runs=runs)))
+
+    taken_up = told(of_r, make_run(2), killed)
+    assert "The first 40 narratives were sent by another program, written in R, on 2025-01-01." in taken_up
+    assert (
+        "The other calls were made by narrun_async 0.1.0 between 2026-03-04 and 2026-03-09 (UTC), in 2 runs" in taken_up
+    )
+    assert "narrun_async" not in told(of_r) and "The calls were made by narrun_async 0.1.0 on" in told(make_run(2))
 
 
 def test_the_methods_paragraph_says_what_was_done_with_the_numbers_of_the_database() -> None:

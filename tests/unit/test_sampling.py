@@ -27,7 +27,12 @@ def unit(
     number: int, *, detected: bool = False, confidence: float | None = 0.7, both: bool = True, differ: bool = False
 ) -> ReviewUnit:
     return ReviewUnit(
-        narrative_id=NarrativeId(number), detected=detected, confidence=confidence, has_both=both, disagrees=differ
+        has_text=True,
+        narrative_id=NarrativeId(number),
+        detected=detected,
+        confidence=confidence,
+        has_both=both,
+        disagrees=differ,
     )
 
 

@@ -32,8 +32,8 @@ class ReaderPairFacts:
     n_agreed: int
     #: texts of which one of them could not tell
     n_undecided: int
-    #: beyond chance; None where it may not be shown
-    kappa: Measure | None
+    #: beyond chance
+    kappa: Measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,10 @@ class ReviewFacts:
     #: readers who do not see what the model said
     n_blinded: int
     pairs: Sequence[ReaderPairFacts]
+    #: on how many texts readers differ may not be shown: `pairs` is empty, and nothing is said of disputes
+    hides_agreement: bool
+    #: by the answers of another experiment
+    is_drawn_elsewhere: bool
     #: the report's labels are those of this review
     is_used: bool
 

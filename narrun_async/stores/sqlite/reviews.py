@@ -35,8 +35,9 @@ class ReviewsPart(Database):
 
     async def list_review_units(self, experiment: Experiment) -> Sequence[ReviewUnit]:
         cohort = experiment.cohort
+        is_recorded = cohort.last_narrative_id > 0
         rows = await self.fetch_all(
-            statements.LIST_REVIEW_UNITS,
+            statements.LIST_REVIEW_UNITS if is_recorded else statements.LIST_REVIEW_UNITS_OF_ROWS,
             {
                 "experiment_id": experiment.experiment_id,
                 "data_checksum": cohort.data_checksum,
@@ -48,6 +49,7 @@ class ReviewsPart(Database):
                 narrative_id=NarrativeId(row["narrative_id"]),
                 detected=bool(row["detected"]),
                 confidence=row["confidence"],
+                has_text=bool(row["has_text"]),
                 has_both=bool(row["has_both"]),
                 disagrees=bool(row["disagrees"]),
             )

@@ -556,21 +556,33 @@ WHERE c.experiment_id = :experiment_id
 # --- human review -----------------------------------------------------------------------------------------------------
 
 #: narratives of the cohort with an answer, and the answer of the other narrative of the case
-LIST_REVIEW_UNITS = """
-SELECT s.narrative_id, r.detected, r.confidence, o.narrative_id IS NOT NULL AS has_both,
-       COALESCE(p.error_occurred = 0 AND p.detected <> r.detected, 0) AS disagrees
+#: what the predecessor wrote may be no number
+_CONFIDENCE = (
+    "CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1 THEN r.confidence END"
+)
+_REVIEW_UNITS = f"""
+SELECT s.narrative_id, r.detected, {_CONFIDENCE} AS confidence, s.narrative_text IS NOT NULL AS has_text,
+       {{has_both}} AS has_both, COALESCE(p.error_occurred = 0 AND p.detected <> r.detected, 0) AS disagrees
 FROM source_narratives AS s
 CROSS JOIN narrative_results AS r
     ON r.experiment_id = :experiment_id AND r.incident_id = s.incident_id AND r.narrative_type = s.narrative_type
 LEFT JOIN source_narratives AS o
     ON o.incident_id = s.incident_id AND o.narrative_type <> s.narrative_type
-    AND o.data_checksum = s.data_checksum AND o.narrative_id <= :last_narrative_id
+    AND o.data_checksum IS s.data_checksum AND ({{in_cohort}})
 LEFT JOIN narrative_results AS p
     ON p.experiment_id = :experiment_id AND p.incident_id = o.incident_id AND p.narrative_type = o.narrative_type
-WHERE s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id
-    AND r.error_occurred = 0 AND r.detected IS NOT NULL
+WHERE {{is_unit}} r.error_occurred = 0 AND r.detected IS NOT NULL
 ORDER BY s.narrative_id
 """
+
+LIST_REVIEW_UNITS = _REVIEW_UNITS.format(
+    has_both="o.narrative_id IS NOT NULL",
+    in_cohort="o.narrative_id <= :last_narrative_id",
+    is_unit="s.data_checksum = :data_checksum AND s.narrative_id <= :last_narrative_id AND",
+)
+
+#: the same of an experiment whose cohort nobody recorded: what has a row is all that is known of it
+LIST_REVIEW_UNITS_OF_ROWS = _REVIEW_UNITS.format(has_both="p.result_id IS NOT NULL", in_cohort="TRUE", is_unit="")
 
 INSERT_REVIEW = """
 INSERT INTO reviews (experiment_id, drawn_at, seed, strata, bands, allocation, n_population, n_drawn, narrun_version)
@@ -626,13 +638,13 @@ WHERE t.review_id = :review_id ORDER BY t.item_key
 
 #: a verdict of the predecessor may stand beside an error, or be missing without one; both are errors here. Its rows may
 #: be without an id or a type, too
-_COHORT_COLUMNS = """
-    COALESCE({origin}.incident_id, '') AS incident_id, COALESCE({origin}.narrative_type, 'no type') AS narrative_type,
-    {origin}.manual_flag_ind, {origin}.manual_flag,
+_COHORT_COLUMNS = f"""
+    COALESCE({{origin}}.incident_id, '') AS incident_id,
+    COALESCE({{origin}}.narrative_type, 'no type') AS narrative_type,
+    {{origin}}.manual_flag_ind, {{origin}}.manual_flag,
     LENGTH(s.narrative_text) AS text_chars, s.text_flags, r.result_id IS NOT NULL AS has_result,
     CASE WHEN r.error_occurred = 1 THEN NULL ELSE r.detected END AS detected,
-    CASE WHEN TYPEOF(r.confidence) IN ('real', 'integer') AND r.confidence BETWEEN 0 AND 1
-         THEN r.confidence END AS confidence,
+    {_CONFIDENCE} AS confidence,
     CASE WHEN r.error_occurred = 1 THEN COALESCE(r.error_category, 'unknown')
          WHEN r.result_id IS NOT NULL AND r.detected IS NULL AND r.skip_reason IS NULL THEN 'no_verdict'
     END AS error_category,

@@ -58,7 +58,7 @@ def _cards(material: ReportMaterial) -> Iterator[Card]:
     if incidents is not None:
         yield _labelled_card(incidents) if incidents.counts.is_all_evaluated else _corrected_card(material, incidents)
     if narratives is not None and narratives.counts.n_evaluated:
-        weighed = "" if material.review is None else f", as {narratives.counts.n_evaluated:,} labels say of all"
+        weighed = "" if material.review is None else f", estimated from {narratives.counts.n_evaluated:,} labels"
         yield _performance_card(
             narratives, "sensitivity", "Sensitivity, of narratives", f"labelled yes were detected{weighed}"
         )
@@ -153,8 +153,9 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
         return
     if material.review is not None:
         yield (
-            f"{narratives.counts.n_evaluated:,} of the {narratives.counts.n_answered:,} answers were drawn at random "
-            "and held against a label from people. Each stands for others like it, and counts as many times."
+            f"{plural(narratives.counts.n_evaluated, 'answer')} can be held against a label from people, who read a "
+            f"random sample of {material.review.n_population:,} narratives. Each stands for others like it, and counts "
+            "as many times."
         )
     elif narratives.counts.n_evaluated < narratives.counts.n_answered:
         yield (
@@ -178,9 +179,12 @@ def _caveats_of_labels(material: ReportMaterial) -> Iterator[str]:
             f"that, kappa is {kappa:.2f}."
         )
     if material.n_configurations > 1:
+        judged, by_these = "were judged on the labels of this file", ""
+        if material.review is not None:
+            judged, by_these = "are over the narratives of this file", " by the labels of this review"
         yield (
-            f"{material.n_configurations:,} experiments were judged on the labels of this file. If this one was "
-            "chosen because it did best, its figures flatter it; labels that no choice has seen would tell."
+            f"{material.n_configurations:,} experiments {judged}. If this one was chosen because it did best{by_these},"
+            " its figures flatter it; labels that no choice has seen would tell."
         )
 
 

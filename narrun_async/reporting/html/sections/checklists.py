@@ -229,10 +229,8 @@ def _when_asked(material: ReportMaterial) -> str | None:
 def _rivals(material: ReportMaterial) -> str | None:
     if material.n_configurations < 2:
         return None
-    return (
-        f"{material.n_configurations:,} experiments of this database were judged on the same labels; narrun compare "
-        "sets them side by side."
-    )
+    same = "were judged on the same labels" if material.review is None else "are over the same narratives"
+    return f"{material.n_configurations:,} experiments of this database {same}; narrun compare sets them side by side."
 
 
 def _how_labelled(material: ReportMaterial) -> str | None:
@@ -244,7 +242,8 @@ def _how_labelled(material: ReportMaterial) -> str | None:
 def _how_many_labelled(material: ReportMaterial) -> str | None:
     if (review := material.review) is None:
         return None
-    return f"{plural(review.n_readers, 'reader')}; {review.n_adjudicated:,} labels by adjudication."
+    adjudicated = "" if review.hides_agreement else f"; {review.n_adjudicated:,} labels by adjudication"
+    return f"{plural(review.n_readers, 'reader')}{adjudicated}."
 
 
 def _compute(material: ReportMaterial) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from narrun_async.analysis.evaluation_tree import Level, LevelReport
 from narrun_async.analysis.report_tree import Withheld
 from narrun_async.analysis.values import Measure, Method
-from narrun_async.models import text_sha256
+from narrun_async.models import RunMode, RunRecord, text_sha256
 from narrun_async.reporting.html.blocks import Aside, Block, Heading, Paragraph, Quotation, Section, Tone
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
@@ -113,12 +113,16 @@ def _setting(material: ReportMaterial, key: str) -> str | None:
 
 
 def _work_sentences(material: ReportMaterial) -> Iterator[str]:
-    versions = dict.fromkeys(run.narrun_version for run in material.runs if run.narrun_version)
-    program = f"narrun_async {', '.join(map(clean, versions))}" if versions else "narrun_async"
-    if material.runs:
-        first, last = material.runs[0].started_at[:10], (material.runs[-1].ended_at or "")[:10]
-        when = f"on {first}" if last in (first, "") else f"between {first} and {last}"
-        yield f"The calls were made by {program} {when} (UTC), in {plural(len(material.runs), 'run')}."
+    by_predecessor = [run for run in material.runs if run.mode == RunMode.LEGACY]
+    ours = [run for run in material.runs if run.mode != RunMode.LEGACY]
+    if by_predecessor:
+        n_sent = plural(sum(run.n_saved for run in by_predecessor), "narrative")
+        yield f"The first {n_sent} were sent by another program, written in R, {_when(by_predecessor)}."
+    if ours:
+        versions = dict.fromkeys(run.narrun_version for run in ours if run.narrun_version)
+        program = f"narrun_async {', '.join(map(clean, versions))}" if versions else "narrun_async"
+        calls = "The other calls" if by_predecessor else "The calls"
+        yield f"{calls} were made by {program} {_when(ours)} (UTC), in {plural(len(ours), 'run')}."
     course = material.analysis.course
     if course is not None:
         failed = f", {course.n_failed:,} of which failed" if course.n_failed else ""
@@ -134,6 +138,12 @@ def _work_sentences(material: ReportMaterial) -> Iterator[str]:
             f"To check that answers stay the same, {plural(canaries.n_answered, 'narrative')} were asked again in "
             f"mid-work; {differed} changed between yes and no."
         )
+
+
+def _when(runs: Sequence[RunRecord]) -> str:
+    """Of a run that was killed only the beginning is known."""
+    first, last = runs[0].started_at[:10], (runs[-1].ended_at or runs[-1].started_at)[:10]
+    return f"on {first}" if last == first else f"between {first} and {last}"
 
 
 def _statistics_sentences(material: ReportMaterial) -> Iterator[str]:
@@ -190,9 +200,11 @@ def _review_sentences(material: ReportMaterial) -> Iterator[str]:
     if review is None:
         return
     strata = f", stratified by {clean(review.strata.replace(',', ', '))}," if review.strata else ""
+    where = " in another experiment" if review.is_drawn_elsewhere else ""
     yield (
-        f"These were a random sample{strata} of the {review.n_population:,} narratives with an answer; labels were "
-        "weighted by the inverse of their chance to be drawn (Horvitz and Thompson)."
+        f"These were a random sample{strata} of the {review.n_population:,} narratives that had an answer{where} on "
+        f"{review.drawn_at[:10]}; labels were weighted by the inverse of their chance to be drawn (Horvitz and "
+        "Thompson)."
     )
     if n_without := review.n_drawn - review.n_final:
         yield f"{plural(n_without, 'narrative')} without a final label were stood for by others of the same stratum."

@@ -87,7 +87,7 @@ def _figure(material: ReportMaterial, levels: Sequence[LevelReport]) -> Figure:
 def _whom_labels_speak_of(material: ReportMaterial) -> str:
     if material.review is None:
         return "“Labelled yes” is about the labelled part only."
-    return "“Labelled yes” is an estimate for all narratives with an answer, from those that were drawn and read."
+    return "“Labelled yes” is an estimate for all narratives that the sample was drawn from."
 
 
 def _remarks(material: ReportMaterial, levels: Sequence[LevelReport]) -> Sequence[Block]:
