@@ -12,6 +12,7 @@ from narrun_async.app.databases import reading
 from narrun_async.app.extras import has_analysis, require_analysis
 from narrun_async.app.showing import find_shown, is_simulated
 from narrun_async.errors import UsageError
+from narrun_async.metrics.resampling import DEFAULT_RESAMPLES, DEFAULT_SEED
 from narrun_async.metrics.sampling import Stratifier
 from narrun_async.models import CohortRow, Experiment, ReviewId, ReviewState
 from narrun_async.operations.comparing import OF_REPETITIONS, comparable_settings, varying_settings
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from narrun_async.analysis.evaluation_tree import EvaluationReport, Validity
     from narrun_async.analysis.levels import FindValidity
 
-#: unless a person wants others, wherever a number is told: the same measure has the same interval everywhere
-DEFAULT_RESAMPLES, DEFAULT_SEED = 10_000, 1
 #: of a larger cohort the end of a run tells no intervals: a run keeps its memory flat, however long it is
 MOST_AT_THE_END = 50_000
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from narrun_async.app.evaluating import DEFAULT_RESAMPLES, DEFAULT_SEED
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.cli.experiments import ExperimentArgument, Json
 from narrun_async.errors import UsageError
+from narrun_async.metrics.resampling import DEFAULT_RESAMPLES, DEFAULT_SEED
 
 if TYPE_CHECKING:
     from narrun_async.app.evaluating import EvaluationRequest, Fraction

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from narrun_async.app.evaluating import DEFAULT_RESAMPLES, DEFAULT_SEED
 from narrun_async.cli.data import Database, chosen_database
 from narrun_async.cli.evaluate import (
     Labels,
@@ -22,6 +21,7 @@ from narrun_async.cli.evaluate import (
     evaluation_request,
 )
 from narrun_async.cli.experiments import ExperimentArgument
+from narrun_async.metrics.resampling import DEFAULT_RESAMPLES, DEFAULT_SEED
 
 
 def register(app: typer.Typer) -> None:

@@ -90,7 +90,7 @@ def page_of(rows: Rows) -> tuple[object, frozenset[Withheld]]:
 # --- nothing small is shown ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(COHORTS)
 def test_no_count_of_people_below_the_limit_is_among_what_is_shown(rows: Rows) -> None:
     analysis = make_material(rows, suppress_below=BELOW).analysis
@@ -325,7 +325,7 @@ def few_incidents_without_detection() -> Rows:
 
 def test_sections_speak_of_the_levels_that_are_shown_and_of_no_other() -> None:
     seen: Counter[tuple[bool, ...]] = Counter()
-    for rows in (*map(draw, range(40)), few_incidents_without_detection()):
+    for rows in (*map(draw, range(20)), few_incidents_without_detection()):
         material = make_material(rows, suppress_below=BELOW)
         page, withheld = build_page(material), material.analysis.withheld
         paper, brief = (words_of(section(page, slug).blocks) for slug in ("methods", "in-brief"))
