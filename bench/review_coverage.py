@@ -114,7 +114,7 @@ def told_intervals(units: Units, bootstrap: Bootstrap) -> Sequence[Interval | No
         found.agreement.kappa,
         performance.mcc,
     )
-    return [one.clustered or one.interval for one in measures]
+    return [one.best_interval for one in measures]
 
 
 def kish_intervals(units: Units) -> Sequence[Interval | None]:

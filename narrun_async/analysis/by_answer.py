@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from narrun_async.analysis.mover import Estimate, ratio, weighted_sum
+from narrun_async.analysis.mover import Estimate, as_estimate, ratio, weighted_sum
 from narrun_async.analysis.proportions import proportion
 from narrun_async.analysis.samples import Bools, Pairs
 from narrun_async.analysis.values import Interval, Measure, Method, Share, Z
@@ -61,11 +61,8 @@ def sensitivity_by_answer(pairs: Pairs, *, empty: str) -> Measure:
 def _part(pairs: Pairs, chosen: Bools, hits: Bools) -> _Part | None:
     """None where none is chosen."""
     measure = proportion(pairs[chosen].sample(hits[chosen]), empty="")
-    interval = measure.clustered or measure.interval
-    if measure.value is None or measure.denominator is None or interval is None:
-        return None
-    share = Estimate(value=measure.value, low=interval.low, high=interval.high)
-    return _Part(total=measure.denominator, share=share)
+    share = as_estimate(measure)
+    return None if share is None or measure.denominator is None else _Part(total=measure.denominator, share=share)
 
 
 def as_share(measure: Measure) -> Share | None:
@@ -73,9 +70,8 @@ def as_share(measure: Measure) -> Share | None:
 
     Of the two ends the one that is farther away for its distance decides.
     """
-    interval = measure.clustered or measure.interval
-    if measure.value is None or interval is None:
+    found = as_estimate(measure)
+    if found is None:
         return None
-    value = measure.value
-    sizes = [Z**2 * end * (1 - end) / (end - value) ** 2 for end in (interval.low, interval.high) if 0 < end < 1]
-    return Share(value=value, n_effective=min(sizes, default=0.0)) if sizes else None
+    sizes = [Z**2 * end * (1 - end) / (end - found.value) ** 2 for end in (found.low, found.high) if 0 < end < 1]
+    return Share(value=found.value, n_effective=min(sizes)) if sizes else None

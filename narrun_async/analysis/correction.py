@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from narrun_async.analysis.evaluation_tree import PredictiveValues, Validity
-from narrun_async.analysis.mover import Estimate, weighted_sum
+from narrun_async.analysis.mover import Estimate, as_estimate, weighted_sum
 from narrun_async.analysis.values import Interval, Measure, Method, Share, Z
 
 _TELLS_NOTHING = "cannot be corrected: sensitivity and specificity add up to 1 or less, so the answers tell nothing"
@@ -39,14 +39,14 @@ def corrected_beside_labels(labelled: Measure, unlabelled: Share, validity: Vali
     :param fraction: of the units, those that are labelled; 0 to 1
     """
     rest = _rogan_gladen(unlabelled, validity)
-    interval = labelled.clustered or labelled.interval
-    assert labelled.value is not None and interval is not None
+    of_labelled = as_estimate(labelled)
+    assert of_labelled is not None
     if rest is None:
         return Measure(value=None, remark=_TELLS_NOTHING)
     low, high = _lang_reiczigel(unlabelled, validity)
     found = weighted_sum(
         [
-            (fraction, Estimate(value=labelled.value, low=interval.low, high=interval.high)),
+            (fraction, of_labelled),
             (1 - fraction, Estimate(value=rest, low=low, high=high)),
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from narrun_async.analysis.by_answer import as_share, sensitivity_by_answer, sha
 from narrun_async.analysis.cohort import UNLABELLED, CohortTable, Units
 from narrun_async.analysis.correction import corrected_beside_labels, corrected_prevalence, predictive_values
 from narrun_async.analysis.evaluation_tree import ErrorBounds, LevelReport, Prevalence, Validity
+from narrun_async.analysis.mover import as_estimate, difference
 from narrun_async.analysis.proportions import proportion, share
 from narrun_async.analysis.resampling import Bootstrap, resample
 from narrun_async.analysis.samples import Floats, Pairs, sum_by_cluster
@@ -110,7 +110,7 @@ def _corrected(units: Units, validity: Validity | None, labelled: Measure) -> Me
     is_part = not pairs.is_weighted
     unlabelled = share(others)
     if unlabelled is None and is_part and (validity is None or validity.is_own):
-        return replace(labelled, interval=labelled.clustered or labelled.interval, clustered=None)
+        return replace(labelled, interval=labelled.best_interval, clustered=None)
     if validity is None:
         return Measure(value=None, remark="cannot be corrected: sensitivity or specificity is unknown")
     if unlabelled is None or not (is_part and validity.is_own):
@@ -134,14 +134,12 @@ def _prevalence_remarks(units: Units, of_labelled: Measure) -> Sequence[str]:
 
 
 def _differ(one: Measure, other: Measure) -> bool:
-    """The 95 % interval of the difference of two independent shares leaves out zero (MOVER, as in `analysis.mover`)."""
-    of_one, of_other = one.clustered or one.interval, other.clustered or other.interval
-    if one.value is None or other.value is None or of_one is None or of_other is None:
+    """The 95 % interval of the difference of two independent shares leaves out zero."""
+    of_one, of_other = as_estimate(one), as_estimate(other)
+    if of_one is None or of_other is None:
         return False
-    difference = one.value - other.value
-    below = math.hypot(one.value - of_one.low, of_other.high - other.value)
-    above = math.hypot(of_one.high - one.value, other.value - of_other.low)
-    return difference - below > 0 or difference + above < 0
+    found = difference(of_one, of_other)
+    return found.low > 0 or found.high < 0
 
 
 def bound_errors(units: Units) -> ErrorBounds:

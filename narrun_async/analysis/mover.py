@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from narrun_async.analysis.values import Measure
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -14,6 +16,14 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def as_estimate(measure: Measure) -> Estimate | None:
+    """None where it has no value or no interval."""
+    interval = measure.best_interval
+    if measure.value is None or interval is None:
+        return None
+    return Estimate(value=measure.value, low=interval.low, high=interval.high)
 
 
 def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
@@ -27,6 +37,12 @@ def weighted_sum(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
         low=value - math.hypot(*(weight * (one.value - one.low) for weight, one in parts)),
         high=value + math.hypot(*(weight * (one.high - one.value) for weight, one in parts)),
     )
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """one - other, likewise."""
+    opposite = Estimate(value=-other.value, low=-other.high, high=-other.low)
+    return weighted_sum([(1, one), (1, opposite)])
 
 
 def ratio(over: Estimate, under: Estimate) -> Estimate:

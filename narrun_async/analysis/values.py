@@ -55,6 +55,11 @@ class Measure:
     #: why there is no value or no interval, or what one should know of it; may be empty
     remark: str = ""
 
+    @property
+    def best_interval(self) -> Interval | None:
+        """The one to report: it allows for the narratives of an incident being alike."""
+        return self.clustered or self.interval
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confusion:

@@ -205,7 +205,7 @@ def _cells_text(level: LevelReport) -> str:
 
 
 def _brief_percent(measure: Measure) -> str:
-    interval = measure.clustered or measure.interval
+    interval = measure.best_interval
     if measure.value is None or interval is None:
         return percent_of(measure.value)
     return f"{percent_of(measure.value)} ({100 * interval.low:.2f}-{100 * interval.high:.2f})"
@@ -260,7 +260,7 @@ def _one_prevalence(prevalence: Prevalence) -> list[str]:
 
 
 def _rate_interval(measure: Measure) -> str:
-    return percent_interval_text(measure.clustered or measure.interval)
+    return percent_interval_text(measure.best_interval)
 
 
 def _share_text(share: Share) -> str:
@@ -281,7 +281,7 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
                     count_text(one.right.denominator or 0),
                     "-" if one.mean_confidence is None else f"{one.mean_confidence:.3f}",
                     "-" if one.right.value is None else fraction_text(one.right.value),
-                    interval_text(one.right.clustered or one.right.interval),
+                    interval_text(one.right.best_interval),
                 )
             )
     base = calibration.brier_of_base_rate
@@ -305,7 +305,7 @@ def _failure_lines(failures: FailuresByLength) -> list[str]:
                 f"{one.shortest:,} to {one.longest:,}",
                 percent_of(one.failed.value),
                 parts_text(one.failed),
-                percent_interval_text(one.failed.clustered or one.failed.interval),
+                percent_interval_text(one.failed.best_interval),
             )
         )
     lines = aligned(rows, right=frozenset({0, 1, 2})) if failures.bins else []

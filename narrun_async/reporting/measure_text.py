@@ -38,7 +38,7 @@ def interval_text(interval: Interval | None) -> str:
 
 def brief_text(measure: Measure) -> str:
     """`0.875 (0.753-0.941)`: the value and the interval that allows for clusters, for tables."""
-    interval = measure.clustered or measure.interval
+    interval = measure.best_interval
     if measure.value is None or interval is None:
         return fraction_text(measure.value)
     return f"{measure.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"

@@ -65,11 +65,6 @@ def kind_name(kind: str) -> str:
     return _KIND_NAMES.get(kind, kind)
 
 
-def best_interval(measure: Measure) -> Interval | None:
-    """The one to report: it allows for the narratives of an incident being alike."""
-    return measure.clustered or measure.interval
-
-
 def method_name(interval: Interval) -> str:
     """Whose it is, as the end of a sentence."""
     return _METHODS[interval.method]
@@ -109,7 +104,7 @@ def fraction_interval(interval: Interval | None) -> str:
 
 def share_words(measure: Measure) -> str:
     """`18.24 % (95 % interval 15.36 to 21.53 %)`."""
-    interval = best_interval(measure)
+    interval = measure.best_interval
     if measure.value is None or interval is None:
         return percent_of(measure.value)
     return f"{percent_of(measure.value)} (95 % interval {percent_interval(interval)})"
@@ -117,7 +112,7 @@ def share_words(measure: Measure) -> str:
 
 def fraction_words(measure: Measure) -> str:
     """`0.875 (0.753 to 0.941)`."""
-    interval = best_interval(measure)
+    interval = measure.best_interval
     if measure.value is None or interval is None:
         return fraction_text(measure.value)
     return f"{measure.value:.3f} ({fraction_interval(interval)})"
@@ -138,7 +133,7 @@ def parts(measure: Measure) -> str:
 def as_point(measure: Measure) -> Point:
     if measure.value is None:
         return Point(value=None)
-    interval, value = best_interval(measure), on_paper(measure.value)
+    interval, value = measure.best_interval, on_paper(measure.value)
     if interval is None:
         return Point(value=value)
     return Point(value=value, low=on_paper(interval.low), high=on_paper(interval.high))

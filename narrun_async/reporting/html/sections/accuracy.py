@@ -13,7 +13,6 @@ from narrun_async.reporting.html.wording import (
     LEVEL_NAMES,
     PERFORMANCE,
     SHORT_NAMES,
-    best_interval,
     capital,
     clean,
     cross_table,
@@ -87,7 +86,7 @@ def _measures_table(level: LevelReport) -> Table:
         rows.append(
             Row(
                 head=f"{title}: {meaning}",
-                cells=(fraction_text(measure.value), parts(measure), fraction_interval(best_interval(measure))),
+                cells=(fraction_text(measure.value), parts(measure), fraction_interval(measure.best_interval)),
             )
         )
     measures = [getattr(level.performance, name) for name in PERFORMANCE]

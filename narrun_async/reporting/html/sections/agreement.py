@@ -11,7 +11,6 @@ from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
     AGREEMENT,
     SHORT_NAMES,
-    best_interval,
     capital,
     cross_table,
     fraction_interval,
@@ -91,7 +90,7 @@ def _cme_le(material: ReportMaterial) -> Sequence[Block]:
             head=title,
             cells=(
                 fraction_text(getattr(agreement, name).value),
-                fraction_interval(best_interval(getattr(agreement, name))),
+                fraction_interval(getattr(agreement, name).best_interval),
             ),
         )
         for name, title in AGREEMENT.items()

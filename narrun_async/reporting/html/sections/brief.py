@@ -9,7 +9,6 @@ from narrun_async.analysis.report_tree import Withheld
 from narrun_async.reporting.html.blocks import Block, Bullets, Card, Cards, Heading, Paragraph, Section
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
-    best_interval,
     capital,
     fraction_interval,
     parts,
@@ -74,7 +73,7 @@ def _detected_card(level: LevelReport, label: str, what: str) -> Card:
     apparent = level.prevalence.apparent
     if apparent.value is None:
         return Card(label=label, value="none yet", detail=reason(apparent))
-    interval = percent_interval(best_interval(apparent))
+    interval = percent_interval(apparent.best_interval)
     return Card(
         label=label,
         value=percent_of(apparent.value),
@@ -87,7 +86,7 @@ def _labelled_card(level: LevelReport) -> Card:
     return Card(
         label="Incidents labelled yes by people",
         value=percent_of(labelled.value),
-        detail=f"{parts(labelled)}; 95 % interval {percent_interval(best_interval(labelled))}.",
+        detail=f"{parts(labelled)}; 95 % interval {percent_interval(labelled.best_interval)}.",
     )
 
 
@@ -99,7 +98,7 @@ def _corrected_card(material: ReportMaterial, level: LevelReport) -> Card:
             why = material.not_shown
         return Card(label=label, value="not known", detail=why)
     zero = " The interval includes zero." if level.prevalence.includes_zero else ""
-    interval = percent_interval(best_interval(corrected))
+    interval = percent_interval(corrected.best_interval)
     validity, known = level.prevalence.validity, ""
     if validity is not None:
         known = (
@@ -117,7 +116,7 @@ def _performance_card(level: LevelReport, name: str, label: str, what: str) -> C
     measure = getattr(level.performance, name)
     if measure.value is None:
         return Card(label=label, value="not known", detail=f"{capital(reason(measure))}.")
-    interval = fraction_interval(best_interval(measure))
+    interval = fraction_interval(measure.best_interval)
     return Card(
         label=label,
         value=f"{measure.value:.3f}",

@@ -11,7 +11,6 @@ from narrun_async.reporting.html.charts import BarChart, BarSeries, Ink, PlacedP
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
     DASH,
-    best_interval,
     count,
     fraction_interval,
     fraction_words,
@@ -104,7 +103,7 @@ def _against_labels(material: ReportMaterial, calibration: Calibration) -> list[
 def _reliability(bins: Sequence[CalibrationBin], counted: str) -> Figure:
     points = []
     for one in bins:
-        interval = best_interval(one.right)
+        interval = one.right.best_interval
         if one.mean_confidence is not None and one.right.value is not None:
             points.append(
                 PlacedPoint(
@@ -122,7 +121,7 @@ def _reliability(bins: Sequence[CalibrationBin], counted: str) -> Figure:
                 count(one.right.denominator or 0),
                 fraction_text(one.mean_confidence),
                 fraction_text(one.right.value),
-                fraction_interval(best_interval(one.right)),
+                fraction_interval(one.right.best_interval),
             ),
         )
         for one in bins

@@ -13,7 +13,6 @@ from narrun_async.reporting.html.wording import (
     DASH,
     LEVEL_NAMES,
     as_point,
-    best_interval,
     capital,
     kind_name,
     parts,
@@ -47,7 +46,7 @@ def _levels(material: ReportMaterial) -> Sequence[Block]:
                     f"{counts.n_answered:,}",
                     f"{counts.n_detected:,}",
                     percent_of(apparent.value),
-                    percent_interval(best_interval(apparent)),
+                    percent_interval(apparent.best_interval),
                 ),
             )
         )
@@ -122,7 +121,7 @@ def _year_figure(groups: Sequence[YearGroup]) -> Figure:
                 kind_name(group.kind),
                 parts(group.detected),
                 percent_of(group.detected.value),
-                percent_interval(best_interval(group.detected)),
+                percent_interval(group.detected.best_interval),
             ),
         )
         for group in groups

@@ -13,7 +13,6 @@ from narrun_async.reporting.html.sections.flow import error_words
 from narrun_async.reporting.html.wording import (
     DASH,
     as_point,
-    best_interval,
     capital,
     clean,
     parts,
@@ -97,7 +96,7 @@ def _by_length(failures: FailuresByLength) -> Figure:
                     cells=(
                         parts(one.failed),
                         percent_of(one.failed.value),
-                        percent_interval(best_interval(one.failed)),
+                        percent_interval(one.failed.best_interval),
                     ),
                 )
                 for label, one in zip(labels, failures.bins, strict=True)

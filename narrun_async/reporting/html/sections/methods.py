@@ -12,7 +12,6 @@ from narrun_async.models import RunMode, RunRecord, text_sha256
 from narrun_async.reporting.html.blocks import Aside, Block, Heading, Paragraph, Quotation, Section, Tone
 from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
-    best_interval,
     clean,
     method_name,
     parts,
@@ -182,7 +181,7 @@ def _comparison_sentences(material: ReportMaterial) -> Iterator[str]:
         how_many = f"{plural(judged.counts.n_evaluated, 'narrative')} of {how_many}"
     yield f"Answers were compared with labels that people gave ({clean(evaluation.labels)}) for {how_many}."
     yield from _review_sentences(material)
-    of_kappa = best_interval(judged.agreement.kappa)
+    of_kappa = judged.agreement.kappa.best_interval
     is_resampled = of_kappa is not None and of_kappa.method is Method.BCA
     if evaluation.n_resamples:
         of_what = "narratives" if material.hides(Withheld.CLUSTERS) else "incidents"
@@ -221,7 +220,7 @@ def _correction_sentences(incidents: LevelReport) -> Iterator[str]:
     corrected, validity = incidents.prevalence.corrected, incidents.prevalence.validity
     if corrected.value is None or validity is None or _needs_no_correction(incidents):
         return
-    interval = best_interval(corrected)
+    interval = corrected.best_interval
     which = f"; the interval is {method_name(interval)}" if interval is not None else ""
     yield (
         "The share detected was corrected for sensitivity and specificity after Rogan and Gladen, with both taken "
@@ -280,7 +279,7 @@ def _prevalence_sentences(incidents: LevelReport) -> Iterator[str]:
 
 def _counted(measure: Measure, what: str) -> str:
     """`112 of 458 incidents (24.45 %, 95 % interval 20.74 to 28.59 %)`."""
-    interval = best_interval(measure)
+    interval = measure.best_interval
     reach = "" if interval is None else f", 95 % interval {percent_interval(interval)}"
     return f"{parts(measure)} {what} ({percent_of(measure.value)}{reach})"
 
@@ -309,7 +308,7 @@ def _told(measure: Measure) -> str:
 
 
 def _value(measure: Measure) -> str:
-    interval = best_interval(measure)
+    interval = measure.best_interval
     if interval is None:
         return f"{measure.value:.3f}"
     return f"{measure.value:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"

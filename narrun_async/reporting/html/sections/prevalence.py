@@ -13,7 +13,6 @@ from narrun_async.reporting.html.material import ReportMaterial
 from narrun_async.reporting.html.wording import (
     SHORT_NAMES,
     as_point,
-    best_interval,
     capital,
     clean,
     fraction_words,
@@ -61,7 +60,7 @@ def _figure(material: ReportMaterial, levels: Sequence[LevelReport]) -> Figure:
     rows = tuple(
         Row(
             head=name,
-            cells=(percent_of(measure.value), parts(measure), percent_interval(best_interval(measure))),
+            cells=(percent_of(measure.value), parts(measure), percent_interval(measure.best_interval)),
         )
         for name, measure, _ in named
     )
