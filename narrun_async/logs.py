@@ -112,8 +112,8 @@ def make_private_directory(path: Path) -> None:
         directory.mkdir(mode=0o700, exist_ok=True)
 
 
-def can_hold_logs(directory: Path) -> bool:
-    """Whether log files can be written there: it is a directory of ours to write in, or can be made."""
+def can_hold_files(directory: Path) -> bool:
+    """Whether files can be written there: it is a directory of ours to write in, or can be made."""
     nearest = next(above for above in (directory, *directory.parents) if os.path.lexists(above))
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 

@@ -25,7 +25,7 @@ from narrun_async.config import config_from_snapshot, notices
 from narrun_async.config.sections import AUTO
 from narrun_async.errors import ExitCode, StorageError, UsageError
 from narrun_async.finalizer import finalize
-from narrun_async.logs import can_hold_logs
+from narrun_async.logs import can_hold_files
 from narrun_async.models import Batch, BatchState, Experiment, ExperimentStatus
 from narrun_async.operations.adopting import adopt
 from narrun_async.operations.batches.cancelling import abandon, cancel, withdraw
@@ -83,7 +83,7 @@ async def export_experiment(
     if new is not None and new.model.response_format == AUTO:
         raise UsageError(UNDECIDED, advice="say json_schema, json_object or off in the configuration")
     database = chosen_database(run, new, environment)
-    if new is not None and not can_hold_logs((out or run.log_root).absolute()):
+    if new is not None and not can_hold_files((out or run.log_root).absolute()):
         # before an experiment is made that nobody would know of
         raise StorageError("no file can be made there", path=out or run.log_root, advice="name another directory")
     async with writing(database, purpose="batch export", tell=tell, creates=new is not None) as (store, _):

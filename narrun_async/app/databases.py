@@ -42,6 +42,12 @@ def checked_database(path: Path) -> Path:
     return path
 
 
+def require_database(path: Path) -> None:
+    """:raises StorageError: nothing is there"""
+    if not path.exists():
+        raise StorageError("there is no database here", path=path, advice="name one with --db")
+
+
 @asynccontextmanager
 async def writing(
     path: Path, *, purpose: str, tell: Callable[[str], None], dedupe: bool = True, creates: bool = False
@@ -54,8 +60,8 @@ async def writing(
     :raises LockHeldError: another process works on it
     :raises StorageError: it cannot be used; it is left as it was
     """
-    if not (creates or path.exists()):
-        raise StorageError("there is no database here", path=path, advice="name one with --db")
+    if not creates:
+        require_database(path)
     try:
         make_private_directory(path.parent)
     except OSError as error:

@@ -194,8 +194,8 @@ async def require_allowed_address(url: str, *, allow_remote: bool) -> None:
         ) from error
     if not any(address_is_allowed(one, allow_remote=allow_remote) for one in addresses):
         leads_to = "" if addresses == [host] else f" ({', '.join(addresses)})"
-        raise ConfigurationError(
-            f"calls may go to this machine and private addresses only, and {host}{leads_to} is none",
+        raise _forbidden(
+            f"{host}{leads_to}",
             advice="give another address with --api-url, or name a configuration with --config that says"
             " `privacy.allow_remote: true` and who approved it; nothing was changed",
         )
@@ -211,11 +211,17 @@ def _refuse_remote_literal(url: str, *, allow_remote: bool) -> None:
     except ValueError:
         return
     if not address_is_allowed(host, allow_remote=allow_remote):
-        raise ConfigurationError(
-            f"calls may go to this machine and private addresses only, and {host} is none",
+        raise _forbidden(
+            host,
             advice="correct `model.api_url`, or set `privacy.allow_remote: true` and say in `privacy.approval_note` who"
             " approved it; nothing was changed",
         )
+
+
+def _forbidden(where: str, *, advice: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"calls may go to this machine and private addresses only, and {where} is none", advice=advice
+    )
 
 
 def call_spec(config: ExperimentConfig, decided: AnswerFormat | None = None) -> CallSpec:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from narrun_async.app.databases import reading, writing
+from narrun_async.app.databases import reading, require_database, writing
 from narrun_async.batching.states import OPEN
 from narrun_async.errors import LockHeldError, StorageError, UsageError
 from narrun_async.models import Batch, FoundFiles
@@ -36,7 +36,7 @@ async def scrub_database(database: Path, *, dry_run: bool, confirm: Confirm, tel
     :param confirm: raises where the answer is no; nothing was changed then
     :raises NarrunError: the database is in use, or refuses
     """
-    _require_database(database)
+    require_database(database)
     if dry_run:
         async with reading(database) as store:
             _tell_all(scrub_plan_lines(database, await store.survey_texts(), await _open_batches(store)), tell)
@@ -130,11 +130,6 @@ def _backups(database: Path) -> Sequence[Path]:
     """Copies that this program made beside a database."""
     directory, name = database.resolve().parent, database.resolve().name
     return sorted(path for path in directory.iterdir() if path.name.startswith(f"{name}.") and path.suffix == ".bak")
-
-
-def _require_database(database: Path) -> None:
-    if not database.exists():
-        raise StorageError("there is no database here", path=database, advice="name one with --db")
 
 
 def _user_name() -> str:

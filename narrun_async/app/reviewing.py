@@ -16,7 +16,7 @@ from narrun_async.app.databases import reading, writing
 from narrun_async.app.extras import has_analysis
 from narrun_async.app.showing import find_shown
 from narrun_async.errors import StorageError, UsageError
-from narrun_async.logs import make_private_directory, replace_private_file
+from narrun_async.logs import can_hold_files, make_private_directory, replace_private_file
 from narrun_async.models import ReaderRole, ReviewId, ReviewState, ReviewWorkbook
 from narrun_async.operations.reviewing import (
     FinalLabel,
@@ -91,6 +91,7 @@ async def adjudicate_review(database: Path, review_id: ReviewId, reader: str, di
         keys = disputed_keys(state)
         if not keys:
             raise UsageError(f"review {review_id} has nothing to adjudicate: no reader differs from another")
+        _make_directory(directory)
         await _issue(store, state, reader, ReaderRole.ADJUDICATOR, directory, keys=keys, is_blinded=True, tell=tell)
     tell(HOLDS_TEXTS)
 
@@ -108,6 +109,7 @@ async def rewrite_workbook(database: Path, review_id: ReviewId, reader: str, dir
             known = ", ".join(one.reader for one in state.workbooks) or "nobody"
             raise UsageError(f"review {review_id} has no workbook for {reader!r}", advice=f"it has some for: {known}")
         await _refuse_textless(store, state)
+        _make_directory(directory)
         path = _free_path(directory, state, reader)
         await _write(store, state, workbook, path)
     tell(f"written    {path}")
@@ -229,7 +231,6 @@ async def _issue(
     tell: Tell,
 ) -> ReviewState:
     """Store what a workbook is, then write it; the other way round, a kill would leave one that nobody knows."""
-    _make_directory(directory)
     path = _free_path(directory, state, reader)
     workbook = plan_workbook(
         state, reader=reader, role=role, is_blinded=is_blinded, path=str(path.absolute()), keys=keys
@@ -248,7 +249,6 @@ async def _write(store: SqliteStore, state: ReviewState, workbook: ReviewWorkboo
         if one.role is ReaderRole.REVIEWER and one.workbook_id in state.labels
     ]
     is_adjudication = workbook.role is ReaderRole.ADJUDICATOR
-    _make_directory(path.parent)
     rows = WorkbookRows(workbook=workbook, narratives=narratives, earlier=earlier if is_adjudication else ())
     write_review_workbook(path, rows)
 
@@ -259,7 +259,7 @@ def _make_directory(directory: Path) -> None:
         make_private_directory(directory)
     except OSError as error:
         raise StorageError(f"cannot make the directory: {error.strerror}", path=directory) from error
-    if not os.access(directory, os.W_OK | os.X_OK):
+    if not can_hold_files(directory):
         raise StorageError("no file can be made there", path=directory, advice="choose another directory with --out")
 
 

@@ -12,7 +12,7 @@ from narrun_async.app.databases import reading, source_file, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, endpoint_words, open_endpoint, require_allowed_address
 from narrun_async.app.evaluating import lines_at_the_end
-from narrun_async.app.invocation import this_program
+from narrun_async.app.invocation import database_option, this_program
 from narrun_async.app.planning import (
     DEFAULT_DATABASE,
     NothingToDo,
@@ -288,7 +288,7 @@ def tell_how_to_resume(plan: RunPlan, database: Path, tell: Tell, *, label: str 
     """The exact commands, in the two ways that people work."""
     experiment = plan.experiment
     place = "" if database == DEFAULT_DATABASE else f"EXPERIMENTS_DB={shlex.quote(str(database))} "
-    option = "" if database == DEFAULT_DATABASE else f" --db {shlex.quote(str(database))}"
+    option = database_option(database)
     if plan.selection is Selection.ERRORS:
         place, option = f"{place}RETRY_ERRORS_ONLY=1 ", f"{option} --retry-errors-only"
     elif plan.selection is Selection.MISSING_AND_ERRORS:

@@ -15,8 +15,8 @@ from narrun_async.app.allowances import limit_settings, open_budget, pace_words
 from narrun_async.app.databases import reading, writing
 from narrun_async.app.descriptors import calls_in_room, cramped_words, make_room_for_files
 from narrun_async.app.endpoints import Endpoint, check_endpoint, open_endpoint
-from narrun_async.app.invocation import this_program
-from narrun_async.app.planning import DEFAULT_DATABASE, RunPlan, RunRequest, chosen_database, take_in_source, take_up
+from narrun_async.app.invocation import database_option, this_program
+from narrun_async.app.planning import RunPlan, RunRequest, chosen_database, take_in_source, take_up
 from narrun_async.app.running import Tell, export_files, preview_new, tell_plan
 from narrun_async.app.working import work_on
 from narrun_async.config.sweeps import SweepCell, SweepDocument, expand_sweep, label_of, parse_sweep, sweep_sha256
@@ -169,8 +169,7 @@ async def run_sweep(
     if exit_code is ExitCode.COMPLETED:
         exit_code = max(map(_code_of, rows))
     if exit_code > ExitCode.COMPLETED_WITH_ERRORS:
-        option = "" if database == DEFAULT_DATABASE else f" --db {shlex.quote(str(database))}"
-        tell(f"to go on:  {this_program()} sweep {shlex.quote(str(request.sweep_file))}{option}")
+        tell(f"to go on:  {this_program()} sweep {shlex.quote(str(request.sweep_file))}{database_option(database)}")
     return exit_code
 
 

@@ -108,12 +108,11 @@ def screen(database: Database = None, placeholder_rules: PlaceholderRules = None
     """
     import anyio
 
+    from narrun_async.app.databases import require_database
     from narrun_async.app.loading import screen_database
-    from narrun_async.errors import StorageError
 
     path = chosen_database(database)
-    if not path.exists():
-        raise StorageError("there is no database here", path=path, advice="name one with --db")
+    require_database(path)
     for line in anyio.run(screen_database, path, placeholder_rules):
         typer.echo(line)
 
@@ -134,12 +133,11 @@ def migrate(
     """
     import anyio
 
+    from narrun_async.app.databases import require_database
     from narrun_async.app.loading import migrate_database, preview_migration
-    from narrun_async.errors import StorageError
 
     path = chosen_database(database)
-    if not path.exists():
-        raise StorageError("there is no database here", path=path, advice="name one with --db")
+    require_database(path)
     work = preview_migration if dry_run else migrate_database
     for line in anyio.run(partial(work, path, dedupe=not no_dedupe, fix_ids=fix_ids)):
         typer.echo(line)

@@ -23,7 +23,7 @@ from narrun_async.config import (
 )
 from narrun_async.errors import BadInputError
 from narrun_async.finalizer import derived_columns
-from narrun_async.logs import can_hold_logs
+from narrun_async.logs import can_hold_files
 from narrun_async.metrics import ConfusionCounts, compute_metrics
 from narrun_async.models import (
     AdoptionRecord,
@@ -263,7 +263,7 @@ def _log_dir(experiment: Experiment, others: Sequence[Experiment], log_root: Pat
         if other.log_dir and other.experiment_id != experiment.experiment_id
     )
     is_of_another_system = bool(PureWindowsPath(experiment.log_dir).drive) or "\\" in experiment.log_dir
-    return own if is_shared or is_of_another_system or not can_hold_logs(recorded) else recorded
+    return own if is_shared or is_of_another_system or not can_hold_files(recorded) else recorded
 
 
 def _notices(
